@@ -562,6 +562,138 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 	return file_member_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
+type AddServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	RaftAddress   string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddServerRequest) Reset() {
+	*x = AddServerRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddServerRequest) ProtoMessage() {}
+
+func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
+func (*AddServerRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddServerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddServerRequest) GetRaftAddress() string {
+	if x != nil {
+		return x.RaftAddress
+	}
+	return ""
+}
+
+type RemoveServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveServerRequest) Reset() {
+	*x = RemoveServerRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServerRequest) ProtoMessage() {}
+
+func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RemoveServerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ChangeServersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeServersResponse) Reset() {
+	*x = ChangeServersResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeServersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeServersResponse) ProtoMessage() {}
+
+func (x *ChangeServersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeServersResponse.ProtoReflect.Descriptor instead.
+func (*ChangeServersResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{13}
+}
+
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -571,7 +703,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[11]
+	mi := &file_member_v1_member_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +715,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[11]
+	mi := &file_member_v1_member_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +728,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{11}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetProvider() string {
@@ -619,7 +751,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_member_v1_member_proto_msgTypes[12]
+	mi := &file_member_v1_member_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +763,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[12]
+	mi := &file_member_v1_member_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +776,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{12}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Instance) GetProviderId() string {
@@ -687,7 +819,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[13]
+	mi := &file_member_v1_member_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +831,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[13]
+	mi := &file_member_v1_member_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +844,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{13}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LaunchRequest) GetProvider() string {
@@ -747,7 +879,7 @@ type TerminateRequest struct {
 
 func (x *TerminateRequest) Reset() {
 	*x = TerminateRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[14]
+	mi := &file_member_v1_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +891,7 @@ func (x *TerminateRequest) String() string {
 func (*TerminateRequest) ProtoMessage() {}
 
 func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[14]
+	mi := &file_member_v1_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +904,7 @@ func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateRequest.ProtoReflect.Descriptor instead.
 func (*TerminateRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{14}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TerminateRequest) GetProvider() string {
@@ -804,7 +936,7 @@ type TerminateResponse struct {
 
 func (x *TerminateResponse) Reset() {
 	*x = TerminateResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[15]
+	mi := &file_member_v1_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +948,7 @@ func (x *TerminateResponse) String() string {
 func (*TerminateResponse) ProtoMessage() {}
 
 func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[15]
+	mi := &file_member_v1_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +961,7 @@ func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateResponse.ProtoReflect.Descriptor instead.
 func (*TerminateResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{15}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
 }
 
 type ConsoleRequest struct {
@@ -843,7 +975,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +987,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1000,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConsoleRequest) GetProvider() string {
@@ -901,7 +1033,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1045,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1058,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConsoleResponse) GetConsole() string {
@@ -946,7 +1078,7 @@ type EnsureNetworkRequest struct {
 
 func (x *EnsureNetworkRequest) Reset() {
 	*x = EnsureNetworkRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1090,7 @@ func (x *EnsureNetworkRequest) String() string {
 func (*EnsureNetworkRequest) ProtoMessage() {}
 
 func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1103,7 @@ func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureNetworkRequest.ProtoReflect.Descriptor instead.
 func (*EnsureNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EnsureNetworkRequest) GetProvider() string {
@@ -1001,7 +1133,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1145,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1158,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1069,7 +1201,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1213,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1226,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1161,7 +1293,13 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x10\n" +
 	"\x0eVerifyResponse\"\x0f\n" +
-	"\rStatusRequest\")\n" +
+	"\rStatusRequest\"I\n" +
+	"\x10AddServerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\")\n" +
+	"\x13RemoveServerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15ChangeServersResponse\")\n" +
 	"\vListRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\"z\n" +
 	"\bInstance\x12\x1f\n" +
@@ -1203,14 +1341,17 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\x05roots\x18\x02 \x01(\fR\x05roots\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12/\n" +
-	"\amembers\x18\x04 \x03(\v2\x15.provisionr.v1.MemberR\amembers2\x9d\x03\n" +
+	"\amembers\x18\x04 \x03(\v2\x15.provisionr.v1.MemberR\amembers2\x84\x05\n" +
 	"\rMemberService\x12@\n" +
 	"\aPropose\x12\x19.member.v1.ProposeRequest\x1a\x1a.member.v1.ProposeResponse\x12F\n" +
 	"\tReadIndex\x12\x1b.member.v1.ReadIndexRequest\x1a\x1c.member.v1.ReadIndexResponse\x12C\n" +
 	"\bSessions\x12\x1a.member.v1.SessionsRequest\x1a\x1b.member.v1.SessionsResponse\x12=\n" +
 	"\x04Exec\x12\x16.member.v1.ExecRequest\x1a\x1b.provisionr.v1.ExecResponse0\x01\x12=\n" +
 	"\x06Verify\x12\x18.member.v1.VerifyRequest\x1a\x19.member.v1.VerifyResponse\x12?\n" +
-	"\x06Status\x12\x18.member.v1.StatusRequest\x1a\x1b.provisionr.v1.MemberStatus2\xd9\x02\n" +
+	"\x06Status\x12\x18.member.v1.StatusRequest\x1a\x1b.provisionr.v1.MemberStatus\x12J\n" +
+	"\tAddServer\x12\x1b.member.v1.AddServerRequest\x1a .member.v1.ChangeServersResponse\x12P\n" +
+	"\fRemoveServer\x12\x1e.member.v1.RemoveServerRequest\x1a .member.v1.ChangeServersResponse\x12G\n" +
+	"\aRestore\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse(\x012\xd9\x02\n" +
 	"\x0fProviderService\x125\n" +
 	"\x04List\x12\x16.member.v1.ListRequest\x1a\x13.member.v1.Instance0\x01\x127\n" +
 	"\x06Launch\x12\x18.member.v1.LaunchRequest\x1a\x13.member.v1.Instance\x12F\n" +
@@ -1232,76 +1373,87 @@ func file_member_v1_member_proto_rawDescGZIP() []byte {
 	return file_member_v1_member_proto_rawDescData
 }
 
-var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_member_v1_member_proto_goTypes = []any{
-	(*ProposeRequest)(nil),       // 0: member.v1.ProposeRequest
-	(*ProposeResponse)(nil),      // 1: member.v1.ProposeResponse
-	(*Result)(nil),               // 2: member.v1.Result
-	(*ReadIndexRequest)(nil),     // 3: member.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),    // 4: member.v1.ReadIndexResponse
-	(*SessionsRequest)(nil),      // 5: member.v1.SessionsRequest
-	(*SessionsResponse)(nil),     // 6: member.v1.SessionsResponse
-	(*ExecRequest)(nil),          // 7: member.v1.ExecRequest
-	(*VerifyRequest)(nil),        // 8: member.v1.VerifyRequest
-	(*VerifyResponse)(nil),       // 9: member.v1.VerifyResponse
-	(*StatusRequest)(nil),        // 10: member.v1.StatusRequest
-	(*ListRequest)(nil),          // 11: member.v1.ListRequest
-	(*Instance)(nil),             // 12: member.v1.Instance
-	(*LaunchRequest)(nil),        // 13: member.v1.LaunchRequest
-	(*TerminateRequest)(nil),     // 14: member.v1.TerminateRequest
-	(*TerminateResponse)(nil),    // 15: member.v1.TerminateResponse
-	(*ConsoleRequest)(nil),       // 16: member.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),      // 17: member.v1.ConsoleResponse
-	(*EnsureNetworkRequest)(nil), // 18: member.v1.EnsureNetworkRequest
-	(*JoinRequest)(nil),          // 19: member.v1.JoinRequest
-	(*JoinResponse)(nil),         // 20: member.v1.JoinResponse
-	(*v1.Request)(nil),           // 21: raftlog.v1.Request
-	(*v11.Version)(nil),          // 22: provisionr.v1.Version
-	(*v11.ExecRequest)(nil),      // 23: provisionr.v1.ExecRequest
-	(*durationpb.Duration)(nil),  // 24: google.protobuf.Duration
-	(*v11.LaunchRequest)(nil),    // 25: provisionr.v1.LaunchRequest
-	(*v11.Network)(nil),          // 26: provisionr.v1.Network
-	(*v11.Member)(nil),           // 27: provisionr.v1.Member
-	(*v11.ExecResponse)(nil),     // 28: provisionr.v1.ExecResponse
-	(*v11.MemberStatus)(nil),     // 29: provisionr.v1.MemberStatus
-	(*v11.NetworkSpec)(nil),      // 30: provisionr.v1.NetworkSpec
+	(*ProposeRequest)(nil),        // 0: member.v1.ProposeRequest
+	(*ProposeResponse)(nil),       // 1: member.v1.ProposeResponse
+	(*Result)(nil),                // 2: member.v1.Result
+	(*ReadIndexRequest)(nil),      // 3: member.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 4: member.v1.ReadIndexResponse
+	(*SessionsRequest)(nil),       // 5: member.v1.SessionsRequest
+	(*SessionsResponse)(nil),      // 6: member.v1.SessionsResponse
+	(*ExecRequest)(nil),           // 7: member.v1.ExecRequest
+	(*VerifyRequest)(nil),         // 8: member.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 9: member.v1.VerifyResponse
+	(*StatusRequest)(nil),         // 10: member.v1.StatusRequest
+	(*AddServerRequest)(nil),      // 11: member.v1.AddServerRequest
+	(*RemoveServerRequest)(nil),   // 12: member.v1.RemoveServerRequest
+	(*ChangeServersResponse)(nil), // 13: member.v1.ChangeServersResponse
+	(*ListRequest)(nil),           // 14: member.v1.ListRequest
+	(*Instance)(nil),              // 15: member.v1.Instance
+	(*LaunchRequest)(nil),         // 16: member.v1.LaunchRequest
+	(*TerminateRequest)(nil),      // 17: member.v1.TerminateRequest
+	(*TerminateResponse)(nil),     // 18: member.v1.TerminateResponse
+	(*ConsoleRequest)(nil),        // 19: member.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),       // 20: member.v1.ConsoleResponse
+	(*EnsureNetworkRequest)(nil),  // 21: member.v1.EnsureNetworkRequest
+	(*JoinRequest)(nil),           // 22: member.v1.JoinRequest
+	(*JoinResponse)(nil),          // 23: member.v1.JoinResponse
+	(*v1.Request)(nil),            // 24: raftlog.v1.Request
+	(*v11.Version)(nil),           // 25: provisionr.v1.Version
+	(*v11.ExecRequest)(nil),       // 26: provisionr.v1.ExecRequest
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*v11.LaunchRequest)(nil),     // 28: provisionr.v1.LaunchRequest
+	(*v11.Network)(nil),           // 29: provisionr.v1.Network
+	(*v11.Member)(nil),            // 30: provisionr.v1.Member
+	(*v11.SnapshotChunk)(nil),     // 31: provisionr.v1.SnapshotChunk
+	(*v11.ExecResponse)(nil),      // 32: provisionr.v1.ExecResponse
+	(*v11.MemberStatus)(nil),      // 33: provisionr.v1.MemberStatus
+	(*v11.WriteResponse)(nil),     // 34: provisionr.v1.WriteResponse
+	(*v11.NetworkSpec)(nil),       // 35: provisionr.v1.NetworkSpec
 }
 var file_member_v1_member_proto_depIdxs = []int32{
-	21, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
+	24, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
 	2,  // 1: member.v1.ProposeResponse.results:type_name -> member.v1.Result
-	22, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
-	23, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
-	24, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	25, // 5: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
-	26, // 6: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
-	27, // 7: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
-	27, // 8: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
+	25, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
+	26, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
+	27, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	28, // 5: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
+	29, // 6: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
+	30, // 7: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
+	30, // 8: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
 	0,  // 9: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
 	3,  // 10: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
 	5,  // 11: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
 	7,  // 12: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
 	8,  // 13: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
 	10, // 14: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
-	11, // 15: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
-	13, // 16: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
-	14, // 17: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
-	16, // 18: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
-	18, // 19: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
-	19, // 20: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
-	1,  // 21: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
-	4,  // 22: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
-	6,  // 23: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
-	28, // 24: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
-	9,  // 25: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
-	29, // 26: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
-	12, // 27: member.v1.ProviderService.List:output_type -> member.v1.Instance
-	12, // 28: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
-	15, // 29: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
-	17, // 30: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
-	30, // 31: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
-	20, // 32: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
+	11, // 15: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
+	12, // 16: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
+	31, // 17: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
+	14, // 18: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
+	16, // 19: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
+	17, // 20: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
+	19, // 21: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
+	21, // 22: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
+	22, // 23: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
+	1,  // 24: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
+	4,  // 25: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
+	6,  // 26: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
+	32, // 27: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
+	9,  // 28: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
+	33, // 29: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
+	13, // 30: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
+	13, // 31: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
+	34, // 32: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
+	15, // 33: member.v1.ProviderService.List:output_type -> member.v1.Instance
+	15, // 34: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
+	18, // 35: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
+	20, // 36: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
+	35, // 37: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
+	23, // 38: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
+	24, // [24:39] is the sub-list for method output_type
+	9,  // [9:24] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1318,7 +1470,7 @@ func file_member_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_member_v1_member_proto_rawDesc), len(file_member_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -22,12 +22,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MemberService_Propose_FullMethodName   = "/member.v1.MemberService/Propose"
-	MemberService_ReadIndex_FullMethodName = "/member.v1.MemberService/ReadIndex"
-	MemberService_Sessions_FullMethodName  = "/member.v1.MemberService/Sessions"
-	MemberService_Exec_FullMethodName      = "/member.v1.MemberService/Exec"
-	MemberService_Verify_FullMethodName    = "/member.v1.MemberService/Verify"
-	MemberService_Status_FullMethodName    = "/member.v1.MemberService/Status"
+	MemberService_Propose_FullMethodName      = "/member.v1.MemberService/Propose"
+	MemberService_ReadIndex_FullMethodName    = "/member.v1.MemberService/ReadIndex"
+	MemberService_Sessions_FullMethodName     = "/member.v1.MemberService/Sessions"
+	MemberService_Exec_FullMethodName         = "/member.v1.MemberService/Exec"
+	MemberService_Verify_FullMethodName       = "/member.v1.MemberService/Verify"
+	MemberService_Status_FullMethodName       = "/member.v1.MemberService/Status"
+	MemberService_AddServer_FullMethodName    = "/member.v1.MemberService/AddServer"
+	MemberService_RemoveServer_FullMethodName = "/member.v1.MemberService/RemoveServer"
+	MemberService_Restore_FullMethodName      = "/member.v1.MemberService/Restore"
 )
 
 // MemberServiceClient is the client API for MemberService service.
@@ -48,6 +51,11 @@ type MemberServiceClient interface {
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// Status answers the member's view of itself.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*v1.MemberStatus, error)
+	// AddServer and RemoveServer change the Raft configuration on the leader.
+	AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*ChangeServersResponse, error)
+	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*ChangeServersResponse, error)
+	// Restore replaces the whole state on the leader.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[v1.SnapshotChunk, v1.WriteResponse], error)
 }
 
 type memberServiceClient struct {
@@ -127,6 +135,39 @@ func (c *memberServiceClient) Status(ctx context.Context, in *StatusRequest, opt
 	return out, nil
 }
 
+func (c *memberServiceClient) AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*ChangeServersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeServersResponse)
+	err := c.cc.Invoke(ctx, MemberService_AddServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*ChangeServersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeServersResponse)
+	err := c.cc.Invoke(ctx, MemberService_RemoveServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[v1.SnapshotChunk, v1.WriteResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MemberService_ServiceDesc.Streams[1], MemberService_Restore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[v1.SnapshotChunk, v1.WriteResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MemberService_RestoreClient = grpc.ClientStreamingClient[v1.SnapshotChunk, v1.WriteResponse]
+
 // MemberServiceServer is the server API for MemberService service.
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
@@ -145,6 +186,11 @@ type MemberServiceServer interface {
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// Status answers the member's view of itself.
 	Status(context.Context, *StatusRequest) (*v1.MemberStatus, error)
+	// AddServer and RemoveServer change the Raft configuration on the leader.
+	AddServer(context.Context, *AddServerRequest) (*ChangeServersResponse, error)
+	RemoveServer(context.Context, *RemoveServerRequest) (*ChangeServersResponse, error)
+	// Restore replaces the whole state on the leader.
+	Restore(grpc.ClientStreamingServer[v1.SnapshotChunk, v1.WriteResponse]) error
 	mustEmbedUnimplementedMemberServiceServer()
 }
 
@@ -172,6 +218,15 @@ func (UnimplementedMemberServiceServer) Verify(context.Context, *VerifyRequest) 
 }
 func (UnimplementedMemberServiceServer) Status(context.Context, *StatusRequest) (*v1.MemberStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedMemberServiceServer) AddServer(context.Context, *AddServerRequest) (*ChangeServersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddServer not implemented")
+}
+func (UnimplementedMemberServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*ChangeServersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
+}
+func (UnimplementedMemberServiceServer) Restore(grpc.ClientStreamingServer[v1.SnapshotChunk, v1.WriteResponse]) error {
+	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedMemberServiceServer) mustEmbedUnimplementedMemberServiceServer() {}
 func (UnimplementedMemberServiceServer) testEmbeddedByValue()                       {}
@@ -295,6 +350,49 @@ func _MemberService_Status_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberService_AddServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).AddServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_AddServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).AddServer(ctx, req.(*AddServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_RemoveServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).RemoveServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_RemoveServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).RemoveServer(ctx, req.(*RemoveServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(MemberServiceServer).Restore(&grpc.GenericServerStream[v1.SnapshotChunk, v1.WriteResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MemberService_RestoreServer = grpc.ClientStreamingServer[v1.SnapshotChunk, v1.WriteResponse]
+
 // MemberService_ServiceDesc is the grpc.ServiceDesc for MemberService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -322,12 +420,25 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Status",
 			Handler:    _MemberService_Status_Handler,
 		},
+		{
+			MethodName: "AddServer",
+			Handler:    _MemberService_AddServer_Handler,
+		},
+		{
+			MethodName: "RemoveServer",
+			Handler:    _MemberService_RemoveServer_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Exec",
 			Handler:       _MemberService_Exec_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Restore",
+			Handler:       _MemberService_Restore_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "member/v1/member.proto",

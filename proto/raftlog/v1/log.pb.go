@@ -2221,6 +2221,7 @@ type AppliedRequest struct {
 	// Error of the first application, as kind and message; empty if it succeeded.
 	ErrorKind     string `protobuf:"bytes,3,opt,name=error_kind,json=errorKind,proto3" json:"error_kind,omitempty"`
 	ErrorMessage  string `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	ErrorHint     string `protobuf:"bytes,5,opt,name=error_hint,json=errorHint,proto3" json:"error_hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2279,6 +2280,13 @@ func (x *AppliedRequest) GetErrorKind() string {
 func (x *AppliedRequest) GetErrorMessage() string {
 	if x != nil {
 		return x.ErrorMessage
+	}
+	return ""
+}
+
+func (x *AppliedRequest) GetErrorHint() string {
+	if x != nil {
+		return x.ErrorHint
 	}
 	return ""
 }
@@ -2435,13 +2443,15 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x03row\"Z\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x120\n" +
-	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\x96\x01\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xb5\x01\n" +
 	"\x0eAppliedRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\x12\x1d\n" +
 	"\n" +
 	"error_kind\x18\x03 \x01(\tR\terrorKind\x12#\n" +
-	"\rerror_message\x18\x04 \x01(\tR\ferrorMessageB=Z;github.com/provisionr/provisionr/proto/raftlog/v1;raftlogv1b\x06proto3"
+	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\x12\x1d\n" +
+	"\n" +
+	"error_hint\x18\x05 \x01(\tR\terrorHintB=Z;github.com/provisionr/provisionr/proto/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_raftlog_v1_log_proto_rawDescOnce sync.Once

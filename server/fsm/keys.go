@@ -1,0 +1,93 @@
+package fsm
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/provisionr/provisionr/internal/errs"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+)
+
+// Bounds of the tables of keys.
+const (
+	maxAuthorities = 64
+	maxJoinTokens  = 1000
+)
+
+func (a *applier) putAuthority(wanted *raftlogv1.Authority) *errs.Error {
+	if id := wanted.GetId(); len(id) != 64 || safeKey(id) != id {
+		return errs.New(errs.Invalid, "an authority's id is 64 hexadecimal characters")
+	}
+	if !slices.Contains([]string{"prepared", "active", "retired"}, wanted.GetState()) {
+		return errs.New(errs.Invalid, "an authority is prepared, active or retired, not %q", clip(wanted.GetState(), maxName))
+	}
+	present := a.Authority(wanted.GetId())
+	if present == nil && count(a.Authorities(), maxAuthorities) >= maxAuthorities {
+		return errs.New(errs.Exhausted, "there are %d authorities: no more are kept", maxAuthorities)
+	}
+	if proto.Equal(present, wanted) {
+		return nil
+	}
+	a.Put(proto.CloneOf(wanted))
+	a.event("AuthorityChanged", fmt.Sprintf("signing key %.16s is %s", wanted.GetId(), wanted.GetState()), false, "", nil)
+	return nil
+}
+
+func (a *applier) putSealedKey(wanted *raftlogv1.SealedKey) *errs.Error {
+	if present := a.SealedKey(); wanted.GetVersion() < max(1, present.GetVersion()) {
+		return errs.New(errs.Conflict, "the data key is at version %d", present.GetVersion())
+	}
+	a.PutSealedKey(proto.CloneOf(wanted))
+	return nil
+}
+
+func (a *applier) putJoinToken(wanted *raftlogv1.JoinToken) *errs.Error {
+	if err := checkName("join token", wanted.GetId()); err != nil {
+		return err
+	}
+	if len(wanted.GetSecretSha256()) != 32 || !wanted.GetExpires().IsValid() {
+		return errs.New(errs.Invalid, "a join token needs a hash and an expiry")
+	}
+	if a.JoinToken(wanted.GetId()) != nil {
+		return errs.New(errs.Exists, "join token %s exists already", wanted.GetId())
+	}
+	for _, t := range slices.Collect(a.JoinTokens()) {
+		if t.GetExpires().AsTime().Before(a.now.AsTime()) {
+			a.Delete(t)
+		}
+	}
+	if count(a.JoinTokens(), maxJoinTokens) >= maxJoinTokens {
+		return errs.New(errs.Exhausted, "there are %d join tokens: no more are kept", maxJoinTokens).WithHint("wait until some expire")
+	}
+	a.Put(proto.CloneOf(wanted))
+	return nil
+}
+
+// useJoinToken admits a member once; the same member may repeat it.
+func (a *applier) useJoinToken(c *raftlogv1.UseJoinToken) *errs.Error {
+	t := a.JoinToken(c.GetId())
+	if t == nil || subtle.ConstantTimeCompare(t.GetSecretSha256(), c.GetSecretSha256()) != 1 {
+		return errs.New(errs.Denied, "the join token is not valid")
+	}
+	if t.GetExpires().AsTime().Before(a.now.AsTime()) {
+		return errs.New(errs.Denied, "the join token has expired").WithHint("make a new one: provisionr cluster join-token")
+	}
+	if err := checkName("member", c.GetMember()); err != nil {
+		return err
+	}
+	switch t.GetUsedBy() {
+	case c.GetMember():
+		return nil
+	case "":
+	default:
+		return errs.New(errs.Denied, "the join token was used by server %s", t.GetUsedBy()).WithHint("make a new one: provisionr cluster join-token")
+	}
+	t = proto.CloneOf(t)
+	t.UsedBy = c.GetMember()
+	a.Put(t)
+	a.event("JoinTokenUsed", fmt.Sprintf("server %s used join token %s", c.GetMember(), c.GetId()), false, "", nil)
+	return nil
+}
