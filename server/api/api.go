@@ -1,0 +1,180 @@
+package api
+
+import (
+	"context"
+	"crypto"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/internal/pki"
+	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/auth"
+	"github.com/provisionr/provisionr/server/ca"
+	"github.com/provisionr/provisionr/server/state"
+)
+
+// Bounds of the API.
+const (
+	// MaxRequest bounds one request, in bytes.
+	MaxRequest = 8 << 20
+	// MaxWatches bounds the watches that run at a time on one server.
+	MaxWatches = 1000
+	// FanOut bounds how many machines one call works on at a time.
+	FanOut = 32
+	// MaxWait bounds a long poll.
+	MaxWait = 60 * time.Second
+)
+
+// Proposer commits a command, waits until the local state has it and returns the command's own error.
+// The same request id again changes nothing.
+type Proposer interface {
+	Do(ctx context.Context, caller *provisionrv1.Caller, requestID string, cmd *raftlogv1.Command) (*provisionrv1.Version, error)
+}
+
+// Syncer brings the local state up to a consistency.
+type Syncer interface {
+	Sync(ctx context.Context, c provisionrv1.Consistency) error
+}
+
+// Snapshots is the local state.
+type Snapshots interface {
+	Read() *state.Snapshot
+	Watch(tables ...state.Table) <-chan struct{}
+}
+
+// Raft is the cluster of servers.
+type Raft interface {
+	// Leader returns the leader's name, or "".
+	Leader() string
+	// Members returns what this server knows of every member now.
+	Members(ctx context.Context) ([]*provisionrv1.MemberStatus, error)
+	// RemoveMember takes a member out of the Raft configuration; one that is not in it is no error.
+	RemoveMember(ctx context.Context, name string) error
+}
+
+// Archive saves and replaces the whole state.
+type Archive interface {
+	SaveSnapshot(w io.Writer) error
+	// RestoreSnapshot replaces the state and begins a new incarnation.
+	RestoreSnapshot(ctx context.Context, r io.Reader) error
+}
+
+// Agents reaches machines through their sessions, with whichever server these are.
+type Agents interface {
+	Exec(ctx context.Context, machineID, slot string, req *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error
+	// Verify returns when the machine has proven its assumptions anew and the proofs are committed.
+	Verify(ctx context.Context, machineID string) error
+}
+
+// Consoles fetches the tail of a machine's console.
+type Consoles interface {
+	Console(ctx context.Context, m *provisionrv1.Machine) (string, error)
+}
+
+// Authority issues certificates and the tokens of new servers. Package ca has the one.
+type Authority interface {
+	Issue(id pki.ID, key crypto.PublicKey, ttl time.Duration) ([]byte, error)
+	IssueServer(member string, key crypto.PublicKey, hosts []string) ([]byte, error)
+	RootsPEM() []byte
+	NewServerToken() (ca.ServerToken, error)
+	Admit(member string, sealingKey []byte) (*raftlogv1.Command, error)
+	Evict(member string) ([]*raftlogv1.Command, error)
+}
+
+// Config of an API. All fields but those with a default are required.
+type Config struct {
+	Proposer  Proposer
+	Syncer    Syncer
+	State     Snapshots
+	Door      *auth.Door
+	Authority Authority
+	Raft      Raft
+	Archive   Archive
+	Agents    Agents
+	Consoles  Consoles
+	// Records lists the DNS records that the servers serve at a snapshot.
+	Records func(*state.Snapshot) []*provisionrv1.Record
+	// Joined is told of a new member whose record is committed; it adds the member to Raft, and must not wait for it:
+	// the member only begins to listen when it has the answer to its join. Default: nothing.
+	Joined func(*provisionrv1.Member)
+	// Boot serves /boot/. Default: not found.
+	Boot http.Handler
+	// Console serves all paths that are nothing else. Default: not found.
+	Console http.Handler
+	// Version of this build.
+	Version string
+	Logger  *slog.Logger
+}
+
+// JoinMethod is the one method that needs no caller: a new server has a token instead.
+const JoinMethod = memberv1.JoinService_Join_FullMethodName
+
+// API serves port 7443.
+type API struct {
+	config  Config
+	handler http.Handler
+	grpc    *grpc.Server
+}
+
+// New makes an API. The door must let JoinMethod through for new servers to join.
+func New(c Config) (*API, error) {
+	if c.Proposer == nil || c.Syncer == nil || c.State == nil || c.Door == nil || c.Authority == nil || c.Raft == nil ||
+		c.Archive == nil || c.Agents == nil || c.Consoles == nil || c.Records == nil || c.Logger == nil {
+		return nil, errs.New(errs.Internal, "cannot make API: a required field of its configuration is missing")
+	}
+	if c.Joined == nil {
+		c.Joined = func(*provisionrv1.Member) {}
+	}
+	if c.Boot == nil {
+		c.Boot = http.NotFoundHandler()
+	}
+	if c.Console == nil {
+		c.Console = http.NotFoundHandler()
+	}
+	a := &API{config: c}
+	chain, err := newChain(c.Door, c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	a.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(MaxRequest),
+		grpc.UnaryInterceptor(chain.unary),
+		grpc.StreamInterceptor(chain.stream),
+	)
+	local := newLoopback(chain)
+	b := newBase(c)
+	register(both{a.grpc, local}, b)
+	memberv1.RegisterJoinServiceServer(a.grpc, &joinService{base: b})
+	gateway, err := newGateway(local)
+	if err != nil {
+		return nil, err
+	}
+	a.handler = a.routes(gateway)
+	return a, nil
+}
+
+func register(to grpc.ServiceRegistrar, b *base) {
+	provisionrv1.RegisterManifestServiceServer(to, &manifestService{base: b})
+	provisionrv1.RegisterPoolServiceServer(to, &poolService{base: b})
+	provisionrv1.RegisterMachineServiceServer(to, &machineService{base: b})
+	provisionrv1.RegisterInfraServiceServer(to, &infraService{base: b})
+	provisionrv1.RegisterEventServiceServer(to, &eventService{base: b})
+	provisionrv1.RegisterWatchServiceServer(to, &watchService{base: b})
+	provisionrv1.RegisterClusterServiceServer(to, &clusterService{base: b})
+	provisionrv1.RegisterAccessServiceServer(to, &accessService{base: b})
+}
+
+// both registers a service for callers from outside and for REST.
+type both [2]grpc.ServiceRegistrar
+
+func (b both) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	b[0].RegisterService(desc, impl)
+	b[1].RegisterService(desc, impl)
+}
