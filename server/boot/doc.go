@@ -1,0 +1,7 @@
+// Package boot answers machines that have no identity yet, on the API port below /boot/v1/: the agent's binary, and
+// beacons by which a boot shows its progress.
+//
+// Nothing here is secret and nothing is trusted: the machine checks the binary by a hash from its user-data, and a
+// beacon only moves a boot stage on the record of the machine whose beacon token it shows. Downloads at the same time,
+// beacons per second, and the size of a request are bounded; what is above is answered by 503 or 429 and tried again.
+package boot

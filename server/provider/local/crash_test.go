@@ -1,0 +1,150 @@
+//go:build machine
+
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/provider"
+	"github.com/provisionr/provisionr/server/provider/local/container"
+)
+
+// crash is what a server that gets killed is told, as its second argument.
+type crash struct {
+	ClusterID, DataDir, Prefix string
+	N                          int
+}
+
+const crashCommand = "crash-child"
+
+// TestMain lets the test binary be its own helper, as the server's binary is, and the server that TestCrash kills.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 {
+		switch os.Args[1] {
+		case InitCommand:
+			os.Exit(Init(os.Args[2:]))
+		case crashCommand:
+			if err := crashMain(os.Args[2]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// crashMain launches a machine and terminates it.
+func crashMain(argument string) error {
+	var c crash
+	if err := json.Unmarshal([]byte(argument), &c); err != nil {
+		return err
+	}
+	p, err := New(Config{ClusterID: c.ClusterID, DataDir: c.DataDir})
+	if err != nil {
+		return err
+	}
+	prefix := netip.MustParsePrefix(c.Prefix)
+	spec := &provisionrv1.NetworkSpec{Cidr: c.Prefix, Gateway: prefix.Addr().Next().String(), DnsServers: []string{"192.0.2.53"}}
+	launch := (&stage{config: p.config, p: p, prefix: prefix, network: spec}).request(c.N)
+	if _, err := p.Launch(context.Background(), launch); err != nil {
+		return err
+	}
+	return p.Terminate(context.Background(), launch.Request.GetMachineId(), "")
+}
+
+// TestCrash kills a server with SIGKILL at many moments of a launch and the termination that follows at once. What is
+// left must always be something that a new server can launch, once, and terminate, wholly.
+func TestCrash(t *testing.T) {
+	s := newStage(t)
+	if _, err := s.p.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	argument, err := json.Marshal(crash{ClusterID: s.config.ClusterID, DataDir: s.config.DataDir, Prefix: s.prefix.String(), N: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes := map[string]int{}
+	for delay := time.Duration(0); delay < 150*time.Millisecond; delay += 6 * time.Millisecond {
+		child := exec.CommandContext(t.Context(), "/proc/self/exe", crashCommand, string(argument))
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(delay) // the fault is to come at a moment
+		if err := child.Process.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		_ = child.Wait() // it was killed, or had finished
+		restarted := s.open()
+		state, ok := s.states()[machineID(1)]
+		outcomes[string(state)]++
+		if ok && state != provider.Starting && state != provider.Running && state != provider.Stopped {
+			t.Errorf("killed after %v: machine is %q", delay, state)
+		}
+		instance, err := restarted.Launch(t.Context(), s.request(1))
+		if err != nil {
+			t.Fatalf("killed after %v, was %q: %v", delay, state, err)
+		}
+		if instance.State != provider.Running && state != provider.Stopped {
+			t.Errorf("killed after %v, was %q: launched again it is %s", delay, state, instance.State)
+		}
+		if err := restarted.Terminate(t.Context(), machineID(1), ""); err != nil {
+			t.Fatalf("killed after %v: %v", delay, err)
+		}
+		group, err := restarted.machineCgroup(machineID(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{group.dir, restarted.machineDir(machineID(1)), "/sys/class/net/" + vethName(s.config.ClusterID, machineID(1))} {
+			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("killed after %v: %s is left: %v", delay, path, err)
+			}
+		}
+	}
+	t.Logf("states after the kill: %v", outcomes)
+	if outcomes[string(provider.Running)] == 0 || outcomes[""] == 0 {
+		t.Errorf("the kills met too few moments: %v", outcomes)
+	}
+}
+
+// TestCleanup: the end of newStage finds a running machine, a stopped one, halves of three more, and removes them all.
+func TestCleanup(t *testing.T) {
+	s := newStage(t)
+	for n := 1; n <= 2; n++ {
+		if _, err := s.p.Launch(t.Context(), s.request(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	init, err := container.Record(s.p.machineDir(machineID(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(init.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	group, err := s.p.machineCgroup(machineID(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		group.create(idBase(machineID(3)), limits{cpus: 1, memoryMiB: 512}),
+		os.MkdirAll(s.p.machineDir(machineID(4)), 0o700),
+		os.MkdirAll(s.p.machineDir(machineID(5))+".tmp", 0o700),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if state := s.states()[machineID(4)]; state != provider.Stopped {
+		t.Errorf("a directory without a request is %q", state)
+	}
+}

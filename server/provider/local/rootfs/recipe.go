@@ -1,0 +1,125 @@
+package rootfs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+)
+
+// Codename and Release of the one distribution that is built.
+const (
+	Codename = "bookworm"
+	Release  = "12"
+)
+
+var packages = []string{
+	"systemd", "systemd-sysv", "dbus", "udev", "init", "cloud-init", "openssh-server", "iproute2", "iputils-ping", "nftables",
+	"chrony", "systemd-resolved", "ca-certificates", "curl", "python3-minimal", "sudo", "procps", "less", "gpgv", "netbase",
+	"debian-archive-keyring", "bind9-dnsutils",
+}
+
+// dpkgOptions stay in force inside: no manuals (but their folders, for update-alternatives links into them), no waiting for the disk of a machine that is never repaired.
+var dpkgOptions = []string{
+	"path-exclude=/usr/share/man/*/*", "path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/locale/*", "force-unsafe-io",
+}
+
+// files are written over the packages' own.
+var files = map[string]string{
+	// Only what the cloud-init stub uses. The locale module fails without the package locales; the rest costs seconds.
+	"etc/cloud/cloud.cfg.d/98_provisionr.cfg": `datasource_list: [NoCloud, None]
+locale: false
+manage_etc_hosts: false
+users: []
+system_info:
+  network:
+    renderers: ['networkd']
+    activators: ['networkd']
+ssh_genkeytypes: ['ed25519']
+no_ssh_fingerprints: true
+ssh:
+  emit_keys_to_console: false
+cloud_init_modules: [bootcmd, write-files, set_hostname, users-groups, ssh]
+cloud_config_modules: [runcmd]
+cloud_final_modules: [scripts-user, final-message]
+`,
+	// Without router advertisements on the bridge systemd-networkd-wait-online would wait 13 s for them.
+	"etc/systemd/network/10-cloud-init-eth0.network.d/provisionr.conf": "[Network]\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n",
+	// A machine's journal must not fill the host's disk.
+	"etc/systemd/journald.conf.d/provisionr.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
+	"etc/apt/apt.conf.d/80provisionr-image":       "APT::Install-Recommends \"false\";\nAcquire::Languages \"none\";\n",
+	"etc/apt/sources.list":                        "",
+	"etc/hostname":                                "localhost\n",
+	"etc/hosts":                                   "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+	"etc/machine-id":                              "",
+}
+
+// masked units would work against the owner of the machine, or have nothing to do in one.
+var masked = []string{
+	"apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+	"dpkg-db-backup.timer", "man-db.timer", "systemd-firstboot.service", "cloud-init-hotplugd.socket", "console-getty.service", "getty@tty1.service",
+}
+
+// enabled units that Debian leaves off.
+var enabled = []string{"systemd-networkd.service"}
+
+// removed paths: keys that each machine must make for itself, and the manual index that no one reads.
+var removed = []string{
+	"etc/ssh/ssh_host_ecdsa_key", "etc/ssh/ssh_host_ecdsa_key.pub", "etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub",
+	"etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "var/lib/man-db/auto-update", "var/lib/dbus/machine-id",
+}
+
+// Hash names the root file system made from the sources: 16 hexadecimal digits.
+func Hash(sources []Source) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "1 %s %s %q %q %q %q %q %q\n", runtime.GOARCH, Codename, packages, dpkgOptions, masked, enabled, removed, render(sources))
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%q %q\n", name, files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// finish turns what mmdebstrap made into the machines' root file system.
+func finish(dir string, sources []Source) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // nothing is written through it
+	write := func(name, content string) error {
+		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+			return err
+		}
+		return root.WriteFile(name, []byte(content), 0o644)
+	}
+	for name, content := range files {
+		if err := write(name, content); err != nil {
+			return fmt.Errorf("cannot write /%s: %w", name, err)
+		}
+	}
+	if err := write("etc/apt/sources.list.d/debian.sources", render(sources)); err != nil {
+		return err
+	}
+	for _, unit := range masked {
+		name := path.Join("etc/systemd/system", unit)
+		err := root.Remove(name)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = root.Symlink("/dev/null", name)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot mask %s: %w", unit, err)
+		}
+	}
+	for _, name := range removed {
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+// Package reconcile makes what is wanted true: on the leader alone, level-triggered, one decision at a time.
+//
+// [Plan] is pure: it looks at one [View] (committed state, what the providers list, which agents are connected) and says
+// what to do next. [Loop] gathers the view, executes the actions and proposes what came of them. Nothing is remembered
+// that a new leader would miss: what a loop keeps in memory (how long an agent has been silent, that a Terminate
+// succeeded) only ever makes it act sooner, never otherwise.
+//
+// Invariants, each with a test:
+//   - Intent first: a machine's record and its complete launch request are committed before the provider is called, and
+//     a launch is repeated until its outcome is committed. A crash between any two steps ends in adoption.
+//   - A slot never has two machines: a replacement is created when the holder is gone, and a machine is gone only when
+//     a complete list that began after the last possible launch lacks it.
+//   - An error, a partial list or an unreachable owner is unknown, and nothing is done about what is unknown.
+//   - What repair and rollout take away together stays within the pool's max_unavailable.
+//   - Leadership is verified before every call that changes something at a provider, and every call is bounded by a
+//     deadline that began before that verification: no call of a deposed leader acts later than [LaunchTimeout] after
+//     the new leader's first decision.
+package reconcile

@@ -1,0 +1,117 @@
+package reconcile
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
+)
+
+// Short names of the phases.
+const (
+	pending     = provisionrv1.Phase_PHASE_PENDING
+	launching   = provisionrv1.Phase_PHASE_LAUNCHING
+	booting     = provisionrv1.Phase_PHASE_BOOTING
+	joining     = provisionrv1.Phase_PHASE_JOINING
+	converging  = provisionrv1.Phase_PHASE_CONVERGING
+	ready       = provisionrv1.Phase_PHASE_READY
+	degraded    = provisionrv1.Phase_PHASE_DEGRADED
+	unreachable = provisionrv1.Phase_PHASE_UNREACHABLE
+	draining    = provisionrv1.Phase_PHASE_DRAINING
+	terminating = provisionrv1.Phase_PHASE_TERMINATING
+	gone        = provisionrv1.Phase_PHASE_GONE
+	failed      = provisionrv1.Phase_PHASE_FAILED
+)
+
+func phaseName(p provisionrv1.Phase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
+}
+
+// Defaults of Safety.
+const (
+	defaultSilentAfter      = 120 * time.Second
+	defaultBootDeadline     = 600 * time.Second
+	defaultConvergeDeadline = 1800 * time.Second
+)
+
+// safety is a pool's Safety with its defaults.
+type safety struct {
+	maxUnavailable                              int
+	repair                                      bool
+	silentAfter, bootDeadline, convergeDeadline time.Duration
+}
+
+func safetyOf(p *provisionrv1.Pool) safety {
+	s := p.GetSpec().GetSafety()
+	out := safety{
+		maxUnavailable: max(1, int(p.GetSpec().GetSize())/4), repair: !s.GetRepairDisabled(), silentAfter: defaultSilentAfter,
+		bootDeadline: defaultBootDeadline, convergeDeadline: defaultConvergeDeadline,
+	}
+	if s != nil && s.MaxUnavailable != nil {
+		out.maxUnavailable = int(s.GetMaxUnavailable())
+	}
+	if s.GetSilentAfter() != nil {
+		out.silentAfter = s.GetSilentAfter().AsDuration()
+	}
+	if s.GetBootDeadline() != nil {
+		out.bootDeadline = s.GetBootDeadline().AsDuration()
+	}
+	if s.GetConvergeDeadline() != nil {
+		out.convergeDeadline = s.GetConvergeDeadline().AsDuration()
+	}
+	return out
+}
+
+// unreachableAfter is how long an agent is silent before its machine shows as unreachable: soon enough to be seen, long
+// enough for an agent to change servers.
+func (s safety) unreachableAfter() time.Duration {
+	return min(max(s.silentAfter/4, time.Second), 30*time.Second)
+}
+
+// outdated says why the machine cannot become what its pool wants; it is empty where the agent can converge to it.
+func outdated(p *provisionrv1.Pool, m *provisionrv1.Machine) string {
+	spec, made := p.GetSpec(), m.GetSpec()
+	hardware := func(h *provisionrv1.Hardware) *provisionrv1.Hardware {
+		if h == nil {
+			return &provisionrv1.Hardware{}
+		}
+		return h
+	}
+	switch {
+	case !proto.Equal(spec.GetOs(), made.GetOs()):
+		return "the pool has another operating system"
+	case !proto.Equal(hardware(spec.GetHardware()), hardware(made.GetHardware())):
+		return "the pool has other hardware"
+	case state.ProviderName(p) != made.GetProvider():
+		return "the pool has another provider"
+	case spec.GetNetwork() != "" && spec.GetNetwork() != made.GetNetwork():
+		return "the pool has another network"
+	case spec.GetZone() != "" && spec.GetZone() != made.GetZone():
+		return "the pool has another zone"
+	}
+	return ""
+}
+
+// retryAfter is how long a failed machine stays before it is replaced: longer with each failure of its slot under the
+// pool's present generation. A changed pool deserves a new try at once.
+func retryAfter(s *state.Snapshot, p *provisionrv1.Pool, m *provisionrv1.Machine) time.Duration {
+	if m.GetSpec().GetPoolGeneration() != p.GetMetadata().GetGeneration() {
+		return 0
+	}
+	failures := 0
+	for other := range s.MachinesOf(p.GetMetadata().GetName()) {
+		if other.GetSpec().GetIndex() == m.GetSpec().GetIndex() && other.GetStatus().GetEvidence() != nil &&
+			other.GetSpec().GetPoolGeneration() == m.GetSpec().GetPoolGeneration() {
+			failures++
+		}
+	}
+	return backoff(failures, 10*time.Second, 10*time.Minute)
+}
+
+// backoff doubles from base with each failure after the first, up to the limit.
+func backoff(failures int, base, limit time.Duration) time.Duration {
+	return min(base<<min(max(failures-1, 0), 16), limit)
+}
