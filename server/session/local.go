@@ -1,0 +1,20 @@
+package session
+
+import (
+	"context"
+
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+)
+
+// LocalSessions is [Hub.Sessions], for the other members. The revision is never 0.
+func (h *Hub) LocalSessions() (revision uint64, machineIDs []string) { return h.Sessions() }
+
+// LocalExec is [Hub.Exec], for the other members.
+func (h *Hub) LocalExec(ctx context.Context, machineID, slot string, req *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error {
+	return h.Exec(ctx, machineID, slot, req, send)
+}
+
+// LocalVerify is [Hub.Verify], for the other members.
+func (h *Hub) LocalVerify(ctx context.Context, machineID string) error {
+	return h.Verify(ctx, machineID)
+}

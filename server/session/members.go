@@ -1,0 +1,88 @@
+package session
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/dnszone"
+)
+
+// chunkSize is how many slots, by index, one chunk of membership holds: one machine's change costs its peers one chunk.
+const chunkSize = 256
+
+// chunks returns the encoded membership of a pool: every slot, held or not, for templates depend on the names alone.
+func (v *view) chunks(pool string) ([]part, error) {
+	if known, ok := v.members[pool]; ok {
+		return known, nil
+	}
+	var parts []part
+	chunk, number := &agentv1.MemberChunk{Pool: pool}, uint32(0)
+	flush := func() error {
+		if len(chunk.Members) == 0 {
+			return nil
+		}
+		p, err := encode("members/"+pool+"/"+strconv.FormatUint(uint64(number), 10), chunk)
+		parts = append(parts, p)
+		chunk.Members = nil
+		return err
+	}
+	for slot := range v.s.SlotsOf(pool) {
+		if n := (slot.GetIndex() - 1) / chunkSize; n != number {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+			number = n
+		}
+		chunk.Members = append(chunk.Members, v.member(slot))
+	}
+	if err := flush(); err != nil {
+		return nil, err
+	}
+	v.members[pool] = parts
+	return parts, nil
+}
+
+func (v *view) member(slot *provisionrv1.Slot) *agentv1.Member {
+	m := v.s.Machine(slot.GetHolder())
+	out := &agentv1.Member{
+		Name: slot.GetMetadata().GetName(), Fqdn: slot.GetFqdn(), Index: slot.GetIndex(), MachineId: slot.GetHolder(), Ready: dnszone.Ready(m),
+	}
+	if addrs := dnszone.Addresses(v.s, m); len(addrs) > 0 {
+		out.Address = addrs[0].String()
+	}
+	return out
+}
+
+// dnsServers returns host:port of every member's DNS server, as reachable from a network, in order of member.
+func (v *view) dnsServers(network string) []string {
+	if known, ok := v.servers[network]; ok {
+		return known
+	}
+	var servers []string
+	for m := range v.s.Members() {
+		_, port, err := net.SplitHostPort(m.GetDnsAddress())
+		if err != nil {
+			port = "53"
+		}
+		// Only an address will do: the machine resolves names through these very servers.
+		for _, host := range []string{m.GetNetworkHosts()[network], hostOf(m.GetDnsAddress()), hostOf(m.GetAgentAddress())} {
+			if addr, err := netip.ParseAddr(host); err == nil && !addr.IsUnspecified() {
+				servers = append(servers, net.JoinHostPort(addr.String(), port))
+				break
+			}
+		}
+	}
+	v.servers[network] = servers
+	return servers
+}
+
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	return host
+}
