@@ -1,0 +1,305 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/provisionr/provisionr/agent"
+	"github.com/provisionr/provisionr/agent/agenttest"
+	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/host/hosttest"
+	"github.com/provisionr/provisionr/agent/resource/file"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
+)
+
+const patience = 30 * time.Second
+
+// prover proves that the last run had no error, and something about a peer.
+type prover struct {
+	last func(context.Context) (*converge.Run, error)
+}
+
+func (p *prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
+	one := &agentv1.Proof{Assumption: "files", Machine: s.Machine.MachineId, State: agentv1.ProofState_PROOF_STATE_FAILED, Expected: "right", Found: "wrong"}
+	if run, err := p.last(ctx); err == nil && run != nil && run.Err() == nil {
+		one.State, one.Found = agentv1.ProofState_PROOF_STATE_PROVEN, "right"
+	}
+	return []*agentv1.Proof{one}
+}
+
+func (p *prover) Peers(context.Context, *desired.State) []*agentv1.Proof {
+	return []*agentv1.Proof{{Assumption: "peer.dns", Machine: "m-peer", State: agentv1.ProofState_PROOF_STATE_PROVEN}}
+}
+
+// stub remembers what it was set to.
+type stub struct {
+	mu  sync.Mutex
+	set []string
+}
+
+func (s *stub) Set(d *desired.State) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set = append(s.set, d.Pool.Variables["v"])
+	return nil
+}
+
+func (s *stub) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// rig is an agent whose resources are files below a temporary directory.
+type rig struct {
+	host host.Host
+	log  agenttest.Log
+	stub stub
+}
+
+func start(t *testing.T, h host.Host) (r *rig, stop func()) {
+	t.Helper()
+	r = &rig{host: h}
+	a, err := agent.New(agent.Config{Host: &h, Version: "test", Logger: r.log.Logger(), Parts: agent.Parts{
+		Resources: file.New,
+		Prover: func(last func(context.Context) (*converge.Run, error)) (agent.Prover, error) {
+			return &prover{last}, nil
+		},
+		Stub: &r.stub,
+		Canary: func(ctx context.Context, _, _ string) error {
+			<-ctx.Done()
+			return nil
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return r, stop
+}
+
+func newMachine(t *testing.T, s *agenttest.Server) host.Host {
+	t.Helper()
+	h, _, _ := hosttest.New(t)
+	s.Bootstrap(t, h, agenttest.Token)
+	write(t, h, "/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+	write(t, h, "/etc/group", "root:x:0:\n")
+	return h
+}
+
+func write(t *testing.T, h host.Host, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(h.Root, path), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pool(content string) *agentv1.PoolComponent {
+	return &agentv1.PoolComponent{Variables: map[string]string{"v": content}, Files: []*agentv1.File{{
+		Path: "/etc/motd", Source: &agentv1.File_Template{Template: "{{.Machine.Name}} {{.Vars.v}}\n"}, Mode: 0o644, Owner: "root", Group: "root",
+	}}}
+}
+
+func session(t *testing.T, s *agenttest.Server) *agenttest.Session {
+	t.Helper()
+	select {
+	case in := <-s.Sessions:
+		return in
+	case <-time.After(patience):
+		t.Fatal("no session")
+		return nil
+	}
+}
+
+// give plays a server that has the agent converge, and acknowledges reports until one satisfies.
+func give(t *testing.T, in *agenttest.Session, p *agentv1.PoolComponent) {
+	t.Helper()
+	d, components := agenttest.Desired(t, p)
+	in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_Desired{Desired: d}})
+	for _, c := range components {
+		in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_Component{Component: c}})
+	}
+}
+
+func until(t *testing.T, in *agenttest.Session, what string, satisfies func(all *agentv1.Report) bool) {
+	t.Helper()
+	all := &agentv1.Report{}
+	for !satisfies(all) {
+		m, err := in.Recv()
+		if err != nil {
+			t.Fatalf("%s: %v; so far %v", what, err, all)
+		}
+		r := m.GetReport()
+		if r == nil {
+			continue
+		}
+		next := proto.CloneOf(r)
+		next.Proofs, next.Changes = append(all.Proofs, r.Proofs...), append(all.Changes, r.Changes...)
+		all = next
+		in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_ReportAck{ReportAck: &agentv1.ReportAck{Sequence: r.Sequence}}})
+	}
+}
+
+func motd(t *testing.T, h host.Host) string {
+	t.Helper()
+	data, err := h.ReadFile("/etc/motd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestFromJoinToProven(t *testing.T) {
+	s := agenttest.New(t, nil)
+	h := newMachine(t, s)
+	r, stop := start(t, h)
+	in := session(t, s)
+	give(t, in, pool("one"))
+	until(t, in, "converged and proven", func(all *agentv1.Report) bool {
+		return all.Converged && all.PoolGeneration == 1 && len(all.DesiredHash) == 32 && len(all.Changes) == 1 && len(all.Proofs) >= 2
+	})
+	if got := motd(t, h); got != "p-1 one\n" {
+		t.Errorf("motd %q", got)
+	}
+
+	// Verify repairs and proves anew.
+	write(t, h, "/etc/motd", "edited by hand\n")
+	in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_Verify{Verify: &agentv1.Verify{Id: "v"}}})
+	until(t, in, "drift", func(all *agentv1.Report) bool {
+		return len(all.Changes) == 1 && all.Changes[0].Drift && len(all.Proofs) >= 2
+	})
+	if got := motd(t, h); got != "p-1 one\n" {
+		t.Errorf("motd %q", got)
+	}
+
+	var out bytes.Buffer
+	status, err := agent.ReadStatus(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := status.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{agenttest.MachineID, "s1 since", "generation 1", "file//etc/motd", "peer.dns", "proven"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status lacks %q:\n%s", want, &out)
+		}
+	}
+
+	// With no server at all, a restarted agent repairs the machine from its cache.
+	stop()
+	s.Stop()
+	write(t, h, "/etc/motd", "edited by hand\n")
+	r, _ = start(t, h)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r.log.Wait(ctx, t, "resource changed", "file//etc/motd")
+	if got := motd(t, h); got != "p-1 one\n" {
+		t.Errorf("motd %q", got)
+	}
+	s.Listen(t, s.Addr)
+	in = session(t, s)
+	until(t, in, "what happened meanwhile", func(all *agentv1.Report) bool { return all.Converged && len(all.Changes) == 1 })
+	give(t, in, pool("two"))
+	until(t, in, "the new state", func(all *agentv1.Report) bool { return all.Converged && len(all.Changes) == 1 })
+	if got := motd(t, h); got != "p-1 two\n" {
+		t.Errorf("motd %q", got)
+	}
+	r.stub.mu.Lock()
+	defer r.stub.mu.Unlock()
+	if got := strings.Join(r.stub.set, " "); got != "one two" {
+		t.Errorf("the stub was set to %q", got)
+	}
+}
+
+func TestFailureIsReportedOnce(t *testing.T) {
+	s := agenttest.New(t, nil)
+	start(t, newMachine(t, s))
+	in := session(t, s)
+	p := pool("one")
+	p.Files[0].Source = &agentv1.File_Template{Template: "{{.Vars.absent}}"}
+	give(t, in, p)
+	until(t, in, "the failure", func(all *agentv1.Report) bool {
+		return !all.Converged && strings.Contains(all.Message, "/etc/motd") && len(all.Changes) == 1 && all.Changes[0].Error != ""
+	})
+	give(t, in, pool("two"))
+	until(t, in, "the cure", func(all *agentv1.Report) bool { return all.Converged && all.Message == "" })
+}
+
+func TestStateOfAnotherMachineIsRefused(t *testing.T) {
+	s := agenttest.New(t, nil)
+	h := newMachine(t, s)
+	_, stop := start(t, h)
+	in := session(t, s)
+	give(t, in, pool("one"))
+	until(t, in, "converged", func(all *agentv1.Report) bool { return all.Converged })
+	stop()
+	// The disk is given to another machine: the cache is not its.
+	data, err := h.ReadFile("/etc/provisionr/bootstrap.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.Replace(data, []byte(agenttest.MachineID), []byte("m-other"), 1)
+	data = bytes.Replace(data, []byte(`"token": ""`), []byte(`"token": "x"`), 1)
+	if err := h.WriteFile("/etc/provisionr/bootstrap.json", data, host.Attributes{}); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := start(t, h)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r.log.Wait(ctx, t, "its token is wrong")
+	if strings.Contains(r.log.String(), "converging from the cache") {
+		t.Error("converged to the state of another machine")
+	}
+}
+
+func TestResourcesHaveAnOrder(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	s := &desired.State{
+		Machine: &agentv1.MachineComponent{MachineId: "m-a", Name: "p-1", Fqdn: "p-1.d", Domain: "d", Pool: "p", Address: "10.0.0.2",
+			NtpServers: []string{"10.0.0.1"}, Zones: []string{"d"}},
+		Pool: &agentv1.PoolComponent{Name: "p",
+			Repositories: []*agentv1.Repository{{Name: "r", Uris: []string{"http://r"}, Suites: []string{"s"}}},
+			Packages:     []*agentv1.Package{{Name: "nginx"}},
+			Users:        []*agentv1.User{{Name: "ada", Admin: true}},
+			Files:        []*agentv1.File{{Path: "/etc/motd", Source: &agentv1.File_Content{}}},
+			Firewall:     &agentv1.Firewall{Enabled: true},
+			Services:     []*agentv1.Service{{Name: "nginx.service", Running: true}},
+		},
+	}
+	ordered, err := converge.Order(agent.Resources(s, &h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := make(map[string]int)
+	for i, r := range ordered {
+		kind, _, _ := strings.Cut(r.Name(), "/")
+		place[kind] = i
+	}
+	for _, pair := range [][2]string{{"repository", "package"}, {"resolver", "package"}, {"package", "user"}, {"user", "file"},
+		{"package", "firewall"}, {"firewall", "service"}, {"file", "service"}} {
+		before, ok := place[pair[0]]
+		after, ok2 := place[pair[1]]
+		if !ok || !ok2 || before > after {
+			t.Errorf("%s (%v) is not before %s (%v): %v", pair[0], ok, pair[1], ok2, place)
+		}
+	}
+}

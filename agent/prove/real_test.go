@@ -1,0 +1,115 @@
+package prove
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestCanary(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- serveCanary(ctx, l, "m-1") }()
+	for range 3 {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(conn)
+		if err != nil || string(b) != "m-1\n" {
+			t.Errorf("got %q, %v", b, err)
+		}
+		conn.Close()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCanaryBeforeTheAddressIsUp(t *testing.T) {
+	// TEST-NET-1 (RFC 5737) is on no machine.
+	l, err := (&net.ListenConfig{Control: freeBind}).Listen(t.Context(), "tcp", "192.0.2.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
+
+func TestExchange(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dropped atomic.Bool
+	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		r := new(dns.Msg)
+		r.SetReply(q)
+		switch q.Question[0].Name {
+		case "lost.example.":
+			if !dropped.Swap(true) {
+				return
+			}
+			fallthrough
+		case "zk-1.example.":
+			for _, text := range []string{"zk-1.example. 1 IN A 10.0.0.2", "zk-1.example. 1 IN A 10.0.0.1"} {
+				rr, err := dns.NewRR(text)
+				if err != nil {
+					t.Error(err)
+				}
+				r.Answer = append(r.Answer, rr)
+			}
+		case "1.0.0.10.in-addr.arpa.":
+			rr, err := dns.NewRR("1.0.0.10.in-addr.arpa. 1 IN PTR ZK-1.Example.")
+			if err != nil {
+				t.Error(err)
+			}
+			r.Answer = []dns.RR{rr}
+		case "silent.example.":
+			return
+		default:
+			r.Rcode = dns.RcodeNameError
+		}
+		if err := w.WriteMsg(r); err != nil {
+			t.Error(err)
+		}
+	})}
+	started := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(started) }
+	go server.ActivateAndServe()
+	<-started
+	defer server.Shutdown()
+	at := pc.LocalAddr().String()
+	for _, c := range []struct {
+		name string
+		kind uint16
+		want string
+		err  string
+	}{
+		{"zk-1.example", dns.TypeA, "10.0.0.1 10.0.0.2", ""},
+		{"lost.example", dns.TypeA, "10.0.0.1 10.0.0.2", ""},
+		{"1.0.0.10.in-addr.arpa.", dns.TypePTR, "zk-1.example", ""},
+		{"none.example", dns.TypeA, "", "NXDOMAIN"},
+	} {
+		got, err := exchange(t.Context(), at, c.name, c.kind)
+		if strings.Join(got, " ") != c.want || (c.err == "") != (err == nil) || err != nil && err.Error() != c.err {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := exchange(ctx, at, "silent.example", dns.TypeA); !errors.Is(err, errSilent) || slices.Contains(got, "") {
+		t.Errorf("silence: %v, %v", got, err)
+	}
+}

@@ -1,0 +1,181 @@
+package conffile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
+)
+
+// FullEvery is how long a file counts as unchanged by its inode, size and times alone.
+const FullEvery = 10 * time.Minute
+
+// maxRead bounds the present content that is read for a comparison. Larger files differ anyway: none of ours is that large.
+const maxRead = 1 << 20
+
+// File is one file as desired.
+type File struct {
+	// Path is absolute.
+	Path    string
+	Content []byte
+	// Mode is the permission bits with setuid, setgid and sticky; zero means 0644.
+	Mode fs.FileMode
+	// Owner nil means the agent's own user, which is root on a real machine.
+	Owner *host.Owner
+	// Absent says that there shall be no file; the other fields are not looked at.
+	Absent bool
+}
+
+// Seen remembers a file that was found as desired. The zero value remembers nothing. It belongs to one desired File.
+type Seen struct {
+	stat syscall.Stat_t
+	at   time.Time
+}
+
+func (f *File) mode() fs.FileMode {
+	if f.Mode == 0 {
+		return 0o644
+	}
+	return f.Mode
+}
+
+func (f *File) owner() host.Owner {
+	if f.Owner == nil {
+		return host.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+	}
+	return *f.Owner
+}
+
+// secret reports whether others may not read the file: then a diff does not show it either.
+func (f *File) secret() bool { return f.mode()&0o004 == 0 }
+
+// Check returns what is different, or "". It changes nothing on the machine.
+func Check(h *host.Host, f *File, seen *Seen) (string, error) {
+	dir, base, err := Parent(h, f.Path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return missing(f), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	info, err := dir.Lstat(base)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing(f), nil
+	case err != nil:
+		return "", fmt.Errorf("cannot look at %s: %w", f.Path, err)
+	case f.Absent && info.IsDir():
+		return "", fmt.Errorf("cannot remove %s: it is a directory", f.Path)
+	case f.Absent:
+		return f.Path + ": exists, wanted absent", nil
+	case info.IsDir():
+		return "", fmt.Errorf("cannot write %s: it is a directory", f.Path)
+	case !info.Mode().IsRegular():
+		return f.Path + ": not a regular file", nil
+	}
+	return compare(dir, base, info, f, seen)
+}
+
+func missing(f *File) string {
+	if f.Absent {
+		return ""
+	}
+	return textdiff.Bound(f.Path + ": missing\n" + textdiff.Contents(f.Path, nil, f.Content, f.secret()))
+}
+
+func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (string, error) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", fmt.Errorf("cannot look at %s: no inode", f.Path)
+	}
+	if same(&seen.stat, st) && time.Since(seen.at) < FullEvery {
+		return "", nil
+	}
+	var diffs []string
+	if own := f.owner(); int(st.Uid) != own.UID || int(st.Gid) != own.GID {
+		diffs = append(diffs, fmt.Sprintf("%s: owner %d:%d, wanted %d:%d", f.Path, st.Uid, st.Gid, own.UID, own.GID))
+	}
+	if got := info.Mode() &^ fs.ModeType; got != f.mode() {
+		diffs = append(diffs, fmt.Sprintf("%s: mode %#o, wanted %#o", f.Path, unixMode(got), unixMode(f.mode())))
+	}
+	content, err := read(dir, base, f.Path, maxRead)
+	if err != nil {
+		return "", err
+	}
+	diffs = append(diffs, textdiff.Contents(f.Path, content, f.Content, f.secret()))
+	diff := textdiff.Join(diffs...)
+	// A write within the clock's last tick would leave the same times: such a file is compared again next time.
+	if diff == "" && time.Since(info.ModTime()) > time.Second {
+		*seen = Seen{*st, time.Now()}
+	}
+	return diff, nil
+}
+
+func same(a, b *syscall.Stat_t) bool {
+	return a.Ino == b.Ino && a.Dev == b.Dev && a.Size == b.Size && a.Mtim == b.Mtim && a.Ctim == b.Ctim &&
+		a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid
+}
+
+// unixMode returns a mode as chmod(1) has it.
+func unixMode(m fs.FileMode) uint32 {
+	u := uint32(m.Perm())
+	for bit, flag := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if m&bit != 0 {
+			u |= flag
+		}
+	}
+	return u
+}
+
+// Mode returns the bits of chmod(1) as an fs.FileMode.
+func Mode(unix uint32) fs.FileMode {
+	m := fs.FileMode(unix & 0o777)
+	for bit, flag := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if unix&flag != 0 {
+			m |= bit
+		}
+	}
+	return m
+}
+
+// Apply writes or removes the file. It writes also where nothing differs.
+func Apply(h *host.Host, f *File) error {
+	dir, base, err := Parent(h, f.Path, !f.Absent)
+	if err != nil {
+		if f.Absent && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer dir.Close()
+	if f.Absent {
+		if err := dir.Remove(base); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove %s: %w", f.Path, err)
+		}
+		return nil
+	}
+	own := f.owner()
+	return host.WriteFile(dir, base, f.Content, host.Attributes{Mode: f.mode(), Owner: &own})
+}
+
+func read(dir *os.Root, base, name string, max int64) ([]byte, error) {
+	// O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
+	file, err := dir.OpenFile(base, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	defer file.Close()
+	var b bytes.Buffer
+	if _, err := io.Copy(&b, io.LimitReader(file, max+1)); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,115 @@
+package conffile
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
+)
+
+// StateDir is where the agent keeps what it must remember over a restart.
+const StateDir = "/var/lib/provisionr-agent"
+
+// Set is several files that some program reads together.
+type Set struct {
+	host    *host.Host
+	files   []File
+	seen    []Seen
+	pending string
+}
+
+// NewSet makes a set of files. Pending names what must be told of a change, such as "resolver"; see [Set.Apply].
+func NewSet(h *host.Host, pending string, files ...File) *Set {
+	return &Set{host: h, files: files, seen: make([]Seen, len(files)), pending: StateDir + "/" + pending + ".pending"}
+}
+
+// Check returns what is different in any of the files, or "".
+func (s *Set) Check() (string, error) {
+	var diffs []string
+	for i := range s.files {
+		d, err := Check(s.host, &s.files[i], &s.seen[i])
+		if err != nil {
+			return "", err
+		}
+		diffs = append(diffs, d)
+	}
+	if s.interrupted() {
+		diffs = append(diffs, "the last change of "+s.files[0].Path+" was not taken up yet")
+	}
+	return textdiff.Join(diffs...), nil
+}
+
+// Apply writes the files that differ, and then calls reload if any did. A note on disk makes sure of the reload: if the
+// agent dies in between, or reload fails, Check goes on to report it. A nil reload needs no note.
+func (s *Set) Apply(reload func() error) error {
+	var differ []*File
+	for i := range s.files {
+		d, err := Check(s.host, &s.files[i], &s.seen[i])
+		if err != nil {
+			return err
+		}
+		if d != "" {
+			differ = append(differ, &s.files[i])
+		}
+	}
+	if len(differ) == 0 && !s.interrupted() {
+		return nil
+	}
+	note := File{Path: s.pending, Mode: 0o600}
+	if reload != nil {
+		if err := Apply(s.host, &note); err != nil {
+			return err
+		}
+	}
+	for _, f := range differ {
+		if err := Apply(s.host, f); err != nil {
+			return err
+		}
+	}
+	if reload == nil {
+		return nil
+	}
+	if err := reload(); err != nil {
+		return err
+	}
+	note.Absent = true
+	return Apply(s.host, &note)
+}
+
+func (s *Set) interrupted() bool { return Exists(s.host, s.pending) }
+
+// Exists reports whether there is something at a path, be it a dangling link.
+func Exists(h *host.Host, name string) bool {
+	dir, base, err := Parent(h, name, false)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	_, err = dir.Lstat(base)
+	return err == nil
+}
+
+// List returns the names of the files in a directory that match a pattern of path.Match, in order. A missing directory has none.
+func List(h *host.Host, dir, pattern string) ([]string, error) {
+	root, err := openDir(h, dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if ok, err := path.Match(pattern, e.Name()); err == nil && ok && !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

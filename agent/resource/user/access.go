@@ -1,0 +1,168 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/resource/internal/accounts"
+	"github.com/provisionr/provisionr/agent/resource/internal/command"
+	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
+	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
+	"github.com/provisionr/provisionr/internal/errs"
+)
+
+const (
+	sudoersDir    = "/etc/sudoers.d"
+	sudoersPrefix = "provisionr-"
+)
+
+// keys returns authorized_keys(5) as wanted for an account.
+func (a *account) keys(u accounts.User) (*conffile.File, error) {
+	if !strings.HasPrefix(u.Home, "/") || u.Home == "/" {
+		return nil, errs.New(errs.Conflict, "cannot write the ssh keys of %s: its home directory is %q", u.Name, u.Home)
+	}
+	var b strings.Builder
+	for _, k := range a.want.SshKeys {
+		b.WriteString(strings.TrimSpace(k) + "\n")
+	}
+	return &conffile.File{
+		Path: u.Home + "/.ssh/authorized_keys", Content: []byte(b.String()), Mode: 0o600,
+		Owner: &host.Owner{UID: u.UID, GID: u.GID},
+		// No keys at all: no file.
+		Absent: len(a.want.SshKeys) == 0,
+	}, nil
+}
+
+// checkKeys returns what differs in the keys and the directory that they are in.
+func (a *account) checkKeys(u accounts.User) (string, error) {
+	f, err := a.keys(u)
+	if err != nil {
+		return "", err
+	}
+	d, err := conffile.Check(a.host, f, &a.seen[1])
+	if err != nil || f.Absent || d != "" {
+		return d, err
+	}
+	dir, base, err := conffile.Parent(a.host, u.Home+"/.ssh", false)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	info, err := dir.Lstat(base)
+	if err != nil {
+		return "", err
+	}
+	// sshd refuses keys in a directory that others may write to (StrictModes in sshd_config(5)).
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != u.UID || info.Mode().Perm() != 0o700) {
+		return fmt.Sprintf("%s/.ssh: mode %#o of user %d, wanted 0700 of %d", u.Home, info.Mode().Perm(), st.Uid, u.UID), nil
+	}
+	return "", nil
+}
+
+// writeKeys writes the keys. The directories on the way are walked without following links of the account itself.
+func (a *account) writeKeys(u accounts.User) error {
+	f, err := a.keys(u)
+	if err != nil || f.Absent {
+		if err == nil {
+			err = conffile.Apply(a.host, f)
+		}
+		return err
+	}
+	home, base, err := conffile.Parent(a.host, u.Home+"/.ssh", true)
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if err := home.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot make %s/.ssh: %w", u.Home, err)
+	}
+	// Through the opened directory: its name may have become a link meanwhile.
+	ssh, err := home.OpenRoot(base)
+	if err != nil {
+		return fmt.Errorf("cannot open %s/.ssh: %w", u.Home, err)
+	}
+	defer ssh.Close()
+	named, err := home.Lstat(base)
+	if err != nil {
+		return err
+	}
+	if opened, err := ssh.Stat("."); err != nil || !os.SameFile(named, opened) {
+		return errors.Join(fmt.Errorf("cannot open %s/.ssh: refusing to follow a symbolic link", u.Home), err)
+	}
+	if err := errors.Join(ssh.Chown(".", u.UID, u.GID), ssh.Chmod(".", 0o700)); err != nil {
+		return fmt.Errorf("cannot protect %s/.ssh: %w", u.Home, err)
+	}
+	return host.WriteFile(ssh, "authorized_keys", f.Content, host.Attributes{Mode: f.Mode, Owner: f.Owner})
+}
+
+// sudoers returns the file that gives an account the right to sudo without a password (sudoers(5)), or its absence.
+func sudoers(name string, admin bool) conffile.File {
+	return conffile.File{
+		Path: sudoersDir + "/" + sudoersPrefix + name, Content: []byte(name + " ALL=(ALL:ALL) NOPASSWD: ALL\n"), Mode: 0o440, Absent: !admin,
+	}
+}
+
+// writeSudoers has visudo check the file before it is in place.
+func (a *account) writeSudoers(ctx context.Context) error {
+	if a.sudoers.Absent {
+		return conffile.Apply(a.host, &a.sudoers)
+	}
+	if d, err := conffile.Check(a.host, &a.sudoers, &a.seen[0]); err != nil || d == "" {
+		return err
+	}
+	_, err := command.Run(ctx, a.host, host.Command{
+		Path: "visudo", Args: []string{"-c", "-q", "-f", "-"}, Stdin: strings.NewReader(string(a.sudoers.Content)), Timeout: accountTimeout,
+	})
+	if err != nil {
+		return errs.New(errs.Conflict, "cannot give %s the right to sudo: %w", a.want.Name, err).WithHint("see that package sudo is installed")
+	}
+	return conffile.Apply(a.host, &a.sudoers)
+}
+
+// strays removes rights to sudo that we gave to accounts that are no longer listed.
+type strays struct {
+	host   *host.Host
+	listed map[string]bool
+}
+
+// Name implements converge.Resource.
+func (s *strays) Name() string { return "user/strays" }
+
+func (s *strays) find() ([]string, error) {
+	names, err := conffile.List(s.host, sudoersDir, sudoersPrefix+"*")
+	if err != nil {
+		return nil, err
+	}
+	var stray []string
+	for _, n := range names {
+		if !s.listed[n] {
+			stray = append(stray, sudoersDir+"/"+n)
+		}
+	}
+	return stray, nil
+}
+
+// Check implements converge.Resource.
+func (s *strays) Check(context.Context) (converge.Diff, error) {
+	stray, err := s.find()
+	if err != nil || len(stray) == 0 {
+		return converge.Diff{}, err
+	}
+	return converge.Diff{Text: textdiff.Bound("rights to sudo of accounts that are not listed: " + strings.Join(stray, ", "))}, nil
+}
+
+// Apply implements converge.Resource.
+func (s *strays) Apply(context.Context) error {
+	stray, err := s.find()
+	for _, path := range stray {
+		err = errors.Join(err, conffile.Apply(s.host, &conffile.File{Path: path, Absent: true}))
+	}
+	return err
+}

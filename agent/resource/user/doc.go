@@ -1,0 +1,9 @@
+// Package user keeps the pool's accounts: the account, its groups, shell, ssh keys and right to sudo.
+//
+// The ssh keys of the desired state are the only ones that an account has. Groups are at least those listed: membership that
+// packages or people add is left alone. A right to sudo is a file of its own below /etc/sudoers.d, checked by visudo before
+// it counts, because one bad file there locks every administrator out; files of accounts that are no longer listed are
+// removed. An account that is only no longer listed stays; absent removes it and keeps its home directory.
+//
+// The account with number 0 is never removed.
+package user

@@ -1,0 +1,187 @@
+package user_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/host/hosttest"
+	"github.com/provisionr/provisionr/agent/resource/user"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
+)
+
+// machine keeps passwd and group as the scripted useradd and its like would.
+type machine struct {
+	*testing.T
+	host     host.Host
+	commands *hosttest.Commands
+}
+
+func newMachine(t *testing.T) *machine {
+	h, c, _ := hosttest.New(t)
+	m := &machine{t, h, c}
+	m.write("etc/passwd", "root:x:0:0::/root:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/sh\n")
+	m.write("etc/group", "sudo:x:27:\nbob:x:1001:\n")
+	c.On("groupadd", func(call hosttest.Call) (host.Result, error) {
+		m.write("etc/group", m.read("etc/group")+strings.Fields(call.Line)[1]+":x:500:\n")
+		return host.Result{}, nil
+	})
+	c.On("useradd", func(call hosttest.Call) (host.Result, error) {
+		f := strings.Fields(call.Line)
+		name := f[len(f)-1]
+		m.write("etc/passwd", m.read("etc/passwd")+fmt.Sprintf("%s:x:%d:%d::/home/%s:%s\n", name, os.Getuid(), os.Getgid(), name, f[3]))
+		if f[4] == "--groups" {
+			m.write("etc/group", strings.ReplaceAll(m.read("etc/group"), "docker:x:500:", "docker:x:500:"+name))
+		}
+		return host.Result{}, os.MkdirAll(filepath.Join(m.host.Root, "home", name), 0o755)
+	})
+	c.On("usermod", func(hosttest.Call) (host.Result, error) {
+		m.write("etc/passwd", strings.ReplaceAll(m.read("etc/passwd"), "/bin/sh", "/bin/zsh"))
+		m.write("etc/group", strings.ReplaceAll(m.read("etc/group"), "sudo:x:27:", "sudo:x:27:bob"))
+		return host.Result{}, nil
+	})
+	c.On("userdel", func(hosttest.Call) (host.Result, error) {
+		m.write("etc/passwd", "root:x:0:0::/root:/bin/bash\n")
+		return host.Result{}, nil
+	})
+	c.Answer("visudo", "")
+	return m
+}
+
+func (m *machine) write(name, content string) {
+	m.Helper()
+	on := filepath.Join(m.host.Root, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func (m *machine) read(name string) string {
+	m.Helper()
+	b, err := os.ReadFile(filepath.Join(m.host.Root, name))
+	if err != nil {
+		m.Fatal(err)
+	}
+	return string(b)
+}
+
+func (m *machine) resources(users ...*agentv1.User) []converge.Resource {
+	return user.New(&desired.State{Pool: &agentv1.PoolComponent{Users: users}}, &m.host)
+}
+
+func (m *machine) settle(r converge.Resource) string {
+	m.Helper()
+	before, err := r.Check(m.Context())
+	if err != nil || before.Empty() {
+		m.Errorf("%s before: %q, %v", r.Name(), before.Text, err)
+	}
+	if err := r.Apply(m.Context()); err != nil {
+		m.Fatal(err)
+	}
+	if d, err := r.Check(m.Context()); err != nil || !d.Empty() {
+		m.Errorf("%s after: %q, %v", r.Name(), d.Text, err)
+	}
+	return before.Text
+}
+
+func TestNewAdmin(t *testing.T) {
+	m := newMachine(t)
+	ada := &agentv1.User{Name: "ada", Admin: true, Groups: []string{"docker"}, SshKeys: []string{"ssh-ed25519 AAAA ada@x\n", "ssh-ed25519 BBBB"}}
+	m.settle(m.resources(ada)[0])
+	want := []string{"groupadd docker", "useradd --create-home --shell /bin/bash --groups docker --user-group ada", "visudo -c -q -f -"}
+	if diff := cmp.Diff(want, m.commands.Lines()); diff != "" {
+		t.Error(diff)
+	}
+	if got := m.read("home/ada/.ssh/authorized_keys"); got != "ssh-ed25519 AAAA ada@x\nssh-ed25519 BBBB\n" {
+		t.Errorf("keys %q", got)
+	}
+	if info, err := os.Stat(filepath.Join(m.host.Root, "home/ada/.ssh")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf(".ssh: %v, %v", info.Mode(), err)
+	}
+	if got := m.read("etc/sudoers.d/provisionr-ada"); got != "ada ALL=(ALL:ALL) NOPASSWD: ALL\n" {
+		t.Errorf("sudoers %q", got)
+	}
+
+	// A foreign key is drift; a key that is no longer wanted goes.
+	m.write("home/ada/.ssh/authorized_keys", "ssh-ed25519 EVIL\n")
+	m.settle(m.resources(ada)[0])
+	ada.SshKeys, ada.Admin = nil, false
+	m.settle(m.resources(ada)[0])
+	for _, gone := range []string{"home/ada/.ssh/authorized_keys", "etc/sudoers.d/provisionr-ada"} {
+		if _, err := os.Stat(filepath.Join(m.host.Root, gone)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", gone, err)
+		}
+	}
+}
+
+func TestChange(t *testing.T) {
+	m := newMachine(t)
+	diff := m.settle(m.resources(&agentv1.User{Name: "bob", Shell: "/bin/zsh", Groups: []string{"sudo"}})[0])
+	if diff != "shell is /bin/sh, wanted /bin/zsh\nnot in groups sudo" {
+		t.Errorf("diff %q", diff)
+	}
+	if got := m.commands.Lines(); len(got) != 1 || got[0] != "usermod --shell /bin/zsh --append --groups sudo bob" {
+		t.Errorf("ran %q", got)
+	}
+}
+
+func TestAbsent(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/sudoers.d/provisionr-bob", "x")
+	m.settle(m.resources(&agentv1.User{Name: "bob", Absent: true, Admin: true})[0])
+	if got := m.commands.Lines(); len(got) != 1 || got[0] != "userdel --force bob" {
+		t.Errorf("ran %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(m.host.Root, "etc/sudoers.d/provisionr-bob")); !os.IsNotExist(err) {
+		t.Errorf("the right to sudo: %v", err)
+	}
+	if err := m.resources(&agentv1.User{Name: "root", Absent: true})[0].Apply(t.Context()); err == nil {
+		t.Error("root was removed")
+	}
+}
+
+func TestStrays(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/sudoers.d/provisionr-old", "x")
+	m.write("etc/sudoers.d/90-cloud-init-users", "x")
+	list := m.resources(&agentv1.User{Name: "ada"})
+	m.settle(list[len(list)-1])
+	m.read("etc/sudoers.d/90-cloud-init-users")
+}
+
+func TestSudoersThatVisudoRefuses(t *testing.T) {
+	m := newMachine(t)
+	m.commands.Fail("visudo", 1, "syntax error")
+	r := m.resources(&agentv1.User{Name: "ada", Admin: true})[0]
+	if err := r.Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "syntax error") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(m.host.Root, "etc/sudoers.d/provisionr-ada")); !os.IsNotExist(err) {
+		t.Errorf("a file that visudo refuses is in place: %v", err)
+	}
+}
+
+func TestKeysAreNotWrittenThroughALink(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/passwd", fmt.Sprintf("bob:x:%d:%d::/home/bob:/bin/sh\n", os.Getuid(), os.Getgid()))
+	m.write("secret/keep", "")
+	m.write("home/bob/x", "")
+	if err := os.Symlink("../../secret", filepath.Join(m.host.Root, "home/bob/.ssh")); err != nil {
+		t.Fatal(err)
+	}
+	r := m.resources(&agentv1.User{Name: "bob", SshKeys: []string{"ssh-ed25519 AAAA"}})[0]
+	if err := r.Apply(t.Context()); err == nil {
+		t.Error("a link was followed")
+	}
+	if _, err := os.Stat(filepath.Join(m.host.Root, "secret/authorized_keys")); !os.IsNotExist(err) {
+		t.Errorf("keys beyond the link: %v", err)
+	}
+}

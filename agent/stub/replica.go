@@ -1,0 +1,97 @@
+package stub
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/dnsserver/zone"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
+)
+
+// replicaTTL is the TTL of what the stub answers itself, in seconds: asking again costs nothing.
+const replicaTTL = 5
+
+// replica makes a partial zone for each zone of the cluster, with what the desired state knows of it.
+func replica(state *desired.State) ([]*zone.Zone, error) {
+	configs := map[string]*zone.Config{}
+	for _, origin := range state.Machine.GetZones() {
+		configs[origin] = &zone.Config{Origin: origin, TTL: replicaTTL, Partial: true}
+	}
+	add := func(name string, r zone.Record) {
+		if c := configs[originOf(configs, name)]; c != nil {
+			r.Name = name
+			c.Records = append(c.Records, r)
+		}
+	}
+	// Pools in order, so that an address that two members seem to have always points to the same one.
+	pointers := map[netip.Addr]bool{}
+	for _, pool := range slices.Sorted(maps.Keys(state.Members)) {
+		for _, m := range state.Members[pool] {
+			addr, err := netip.ParseAddr(m.GetAddress())
+			if err != nil {
+				continue
+			}
+			addr = addr.Unmap()
+			add(m.GetFqdn(), zone.Record{Address: addr})
+			if !pointers[addr] {
+				pointers[addr] = true
+				add(strings.TrimSuffix(zone.ReverseName(addr), "."), zone.Record{Target: m.GetFqdn()})
+			}
+			if m.GetReady() {
+				for _, alias := range aliases(state, pool, m) {
+					add(alias, zone.Record{Address: addr})
+				}
+			}
+		}
+	}
+	zones := make([]*zone.Zone, 0, len(configs))
+	for _, origin := range slices.Sorted(maps.Keys(configs)) {
+		c := configs[origin]
+		c.Records = fit(c.Records)
+		z, err := zone.Build(*c)
+		if err != nil {
+			return nil, err
+		}
+		zones = append(zones, z)
+	}
+	return zones, nil
+}
+
+// aliases returns the names that a ready member shares with its pool. Those beside the pool's own name are known for the
+// machine's own pool only; the servers know the others.
+func aliases(state *desired.State, pool string, m *agentv1.Member) []string {
+	_, domain, ok := strings.Cut(m.GetFqdn(), ".")
+	if !ok {
+		return nil
+	}
+	names := []string{pool + "." + domain}
+	if pool == state.Machine.GetPool() {
+		for _, alias := range state.Pool.GetAliases() {
+			names = append(names, alias+"."+domain)
+		}
+	}
+	return names
+}
+
+// fit drops the addresses of a name beyond what an answer can hold, as the servers do.
+func fit(records []zone.Record) []zone.Record {
+	held := map[string]int{}
+	return slices.DeleteFunc(records, func(r zone.Record) bool {
+		held[r.Name]++
+		return held[r.Name] > zone.MaxAddresses
+	})
+}
+
+// originOf returns the longest origin that a name lies in.
+func originOf(configs map[string]*zone.Config, name string) string {
+	for origin := name; origin != ""; {
+		if configs[origin] != nil {
+			return origin
+		}
+		_, origin, _ = strings.Cut(origin, ".")
+	}
+	return ""
+}

@@ -1,0 +1,123 @@
+// Command provisionr-agent keeps one machine as its pool says, and proves that it is.
+//
+// Started without arguments, as by systemd, it joins its cluster and converges until it gets SIGTERM. Its log goes to
+// standard error. Two commands are for people on the machine:
+//
+//	provisionr-agent status   prints the last run and the newest proofs
+//	provisionr-agent check    compares the machine with its desired state, changes nothing; exit 2 where it differs
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"google.golang.org/grpc/grpclog"
+
+	"github.com/provisionr/provisionr/agent"
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/internal/version"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitDiffer = 2
+)
+
+const (
+	// maxProcs bounds the threads that run Go code: the agent must not compete with what the machine is for.
+	maxProcs = 2
+	// gcPercent and memoryLimit trade CPU time, of which an idle agent uses next to none, for memory.
+	gcPercent   = 40
+	memoryLimit = 16 << 20
+)
+
+func main() {
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcs))
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("provisionr-agent", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	root := flags.String("root", "/", "directory that all files of the machine are below")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "usage: provisionr-agent [flags] [status | check]")
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		return exitFailed
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, version.Version)
+		return exitOK
+	}
+	h, units := host.Real(*root)
+	defer units.Close()
+	var err error
+	switch flags.Arg(0) {
+	case "":
+		err = keep(ctx, &h, stderr)
+	case "status":
+		var s *agent.Status
+		if s, err = agent.ReadStatus(h); err == nil {
+			err = s.Print(stdout)
+		}
+	case "check":
+		var right bool
+		if right, err = agent.Check(ctx, &h, stdout); err == nil && !right {
+			return exitDiffer
+		}
+	default:
+		flags.Usage()
+		return exitFailed
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "provisionr-agent:", err)
+		if hint := errs.HintOf(err); hint != "" {
+			fmt.Fprintln(stderr, "hint:", hint)
+		}
+		return exitFailed
+	}
+	return exitOK
+}
+
+// keep runs the agent. journald adds the time to each line.
+func keep(ctx context.Context, h *host.Host, stderr io.Writer) error {
+	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+	// What gRPC has to say reaches the link as errors.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	parts, err := agent.RealParts(h, logger)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(agent.Config{Host: h, Parts: parts, Version: version.Version, Logger: logger})
+	if err != nil {
+		return err
+	}
+	logger.Info("agent started", "version", version.Version)
+	defer logger.Info("agent stopped")
+	return a.Run(ctx)
+}
