@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+
+	"github.com/provisionr/provisionr/internal/spec"
+)
+
+type planFlags struct {
+	manifest manifestFlags
+	output   output
+}
+
+func newPlan(o *options) *cobra.Command {
+	var f planFlags
+	cmd := &cobra.Command{
+		Use:   "plan -f FILE",
+		Short: "Say what applying a manifest would change",
+		Long:  "Say what applying a manifest would change, and change nothing.\n\nThe exit code is 0 if nothing would change, 2 if something would, and 1 for an error.",
+		Args:  cobra.NoArgs,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		objects, err := f.manifest.read(o.streams) // before a server is needed
+		if err != nil {
+			return err
+		}
+		return o.run(func(ctx context.Context, c *client, _ []string) error {
+			return runPlan(ctx, c, o.streams, f, objects)
+		})(cmd, args)
+	}
+	f.manifest.register(cmd)
+	f.output.register(cmd, "text", "json", "yaml")
+	return cmd
+}
+
+func runPlan(ctx context.Context, c *client, s Streams, f planFlags, objects []*provisionrv1.Object) error {
+	response, err := c.manifests.Plan(ctx, &provisionrv1.PlanRequest{Objects: objects})
+	if err != nil {
+		return err
+	}
+	switch f.output.format {
+	case "json":
+		text, err := spec.MarshalJSON(response)
+		if err != nil {
+			return err
+		}
+		s.Out.Write(text)
+	case "yaml":
+		text, err := spec.Marshal(response)
+		if err != nil {
+			return err
+		}
+		s.Out.Write(text)
+	default:
+		writeChanges(s.Out, response.Changes)
+	}
+	if changing(response.Changes) > 0 {
+		return exitChanges
+	}
+	return nil
+}
+
+// changing counts the changes that are some.
+func changing(changes []*provisionrv1.Change) int {
+	n := 0
+	for _, c := range changes {
+		if c.Action != "none" || len(c.Machines) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// maxFields bounds the fields shown of one change: a new pool with a thousand packages is not read line by line.
+const maxFields = 60
+
+func writeChanges(w io.Writer, changes []*provisionrv1.Change) {
+	on := colours(w)
+	counts := map[string]int{}
+	for _, c := range changes {
+		sign, style := signOf(c.Action)
+		counts[c.Action]++
+		if c.Action == "none" && len(c.Machines) == 0 {
+			continue
+		}
+		fmt.Fprintln(w, style.paint(fmt.Sprintf("%s %s %s: %s", sign, strings.ToLower(c.Kind), c.Name, c.Action), on))
+		for i, f := range c.Fields {
+			if i == maxFields {
+				fmt.Fprintf(w, "    and %s\n", counted(len(c.Fields)-i, "more field"))
+				break
+			}
+			writeField(w, f, c.Action)
+		}
+		for _, m := range c.Machines {
+			fmt.Fprintf(w, "  machine: %s\n", clean(m))
+		}
+		for _, warning := range c.Warnings {
+			fmt.Fprintln(w, yellow.paint("  warning: "+clean(warning), on))
+		}
+	}
+	if changing(changes) == 0 {
+		fmt.Fprintf(w, "nothing to change: %s as in the manifest\n", counted(len(changes), "object"))
+		return
+	}
+	fmt.Fprintf(w, "plan: %d to create, %d to change, %d as they are\n", counts["create"], len(changes)-counts["create"]-counts["none"], counts["none"])
+}
+
+func signOf(action string) (string, style) {
+	switch action {
+	case "create":
+		return "+", green
+	case "delete":
+		return "-", red
+	case "none":
+		return " ", plain
+	}
+	return "~", yellow
+}
+
+func writeField(w io.Writer, f *provisionrv1.FieldChange, action string) {
+	const most = 100
+	before, after := short(clean(f.Before), most), short(clean(f.After), most)
+	switch {
+	case action == "create" || f.Before == "":
+		fmt.Fprintf(w, "    %s: %s\n", f.Path, after)
+	case f.After == "":
+		fmt.Fprintf(w, "    %s: %s -> (none)\n", f.Path, before)
+	default:
+		fmt.Fprintf(w, "    %s: %s -> %s\n", f.Path, before, after)
+	}
+}

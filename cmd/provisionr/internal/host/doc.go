@@ -1,0 +1,2 @@
+// Package host is the commands that run on a server's host: `server` and `dev`.
+package host

@@ -1,0 +1,219 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/provisionr/provisionr/dnsserver"
+	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/internal/pki"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/api"
+	"github.com/provisionr/provisionr/server/auth"
+	"github.com/provisionr/provisionr/server/boot"
+	"github.com/provisionr/provisionr/server/ca"
+	"github.com/provisionr/provisionr/server/console"
+	"github.com/provisionr/provisionr/server/dnszone"
+	"github.com/provisionr/provisionr/server/fleet"
+	"github.com/provisionr/provisionr/server/reconcile"
+	"github.com/provisionr/provisionr/server/session"
+	"github.com/provisionr/provisionr/server/state"
+)
+
+// serve starts everything that callers, agents and resolvers see, and the control loop.
+func (s *Server) serve(ctx context.Context, group *errgroup.Group, gateways ...netip.Addr) error {
+	hosts := s.config.hosts(gateways...)
+	var err error
+	s.fleet, err = fleet.New(fleet.Config{Self: s.config.Name, Local: s.hub, Conns: s.conns, Members: s.memberNames})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return s.fleet.Run(ctx) })
+	group.Go(func() error { return s.hub.Run(ctx) })
+	for _, start := range []func(context.Context, *errgroup.Group, []netip.Addr) error{
+		s.serveAgents, s.serveDNS, s.serveAPI, s.startLoop,
+	} {
+		if err := start(ctx, group, hosts); err != nil {
+			return err
+		}
+	}
+	renewer, err := ca.NewRenewer(ca.RenewConfig{
+		CA: s.ca, Store: s.id.store, Member: s.config.Name, Hosts: s.certificateHosts,
+		Changed: func() <-chan struct{} { return s.store.Watch(state.TableAuthorities) },
+		Logger:  s.config.Logger.With("part", "ca"),
+	})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error {
+		if err := s.keepRecord(ctx); err != nil {
+			return err
+		}
+		return renewer.Run(ctx)
+	})
+	return nil
+}
+
+func (s *Server) serveAgents(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
+	config, err := pki.ServerTLS(pki.ServerConfig{
+		Certificate: s.id.store.Certificate, Roots: s.roots, Cluster: s.cluster(), Clients: []pki.Kind{pki.Agent},
+		Optional: true, ExpiredGrace: session.RenewGrace, Protocols: []string{"h2"},
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := listen(hosts, s.config.Ports.Agent)
+	if err != nil {
+		return err
+	}
+	rpc := grpc.NewServer(session.ServerOptions(session.TransportConfig{TLS: config})...)
+	s.hub.Register(rpc)
+	serveGRPC(ctx, group, rpc, listener)
+	return nil
+}
+
+func (s *Server) serveDNS(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
+	var addresses []netip.AddrPort
+	for _, host := range hosts {
+		addresses = append(addresses, netip.AddrPortFrom(host, s.config.Ports.DNS))
+	}
+	log := s.config.Logger.With("part", "dns")
+	names, err := dnsserver.New(dnsserver.Config{Addrs: addresses, Logger: log})
+	if err != nil {
+		return err
+	}
+	publisher, err := dnszone.NewPublisher(dnszone.PublisherConfig{State: s.store, Answers: names, Logger: log})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return names.Run(ctx) })
+	group.Go(func() error { return publisher.Run(ctx) })
+	return nil
+}
+
+func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
+	log := s.config.Logger.With("part", "api")
+	door, err := auth.New(auth.Config{
+		State: func() auth.Records { return s.store.Read() }, Roots: s.roots, Public: []string{api.JoinMethod}, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	page, err := console.New()
+	if err != nil {
+		return err
+	}
+	bootHandler, err := s.bootHandler()
+	if err != nil {
+		return err
+	}
+	service, err := api.New(api.Config{
+		Proposer: s.node, Syncer: s.node, State: s.store, Door: door, Authority: s.ca, Raft: s.node, Archive: s.node,
+		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records,
+		Joined: func(m *provisionrv1.Member) { s.admit(ctx, m) },
+		Boot:   bootHandler, Console: page, Version: s.config.Version, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	config, err := pki.ServerTLS(pki.ServerConfig{
+		Certificate: s.id.store.Certificate, Roots: s.roots, Cluster: s.cluster(),
+		Optional: true, Protocols: []string{"h2", "http/1.1"},
+	})
+	if err != nil {
+		return err
+	}
+	// A browser is asked for a certificate and may have none; one that is not of this cluster ends the handshake.
+	config.ClientAuth = tls.RequestClientCert
+	listener, err := listen(hosts, s.config.Ports.API)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return service.Run(ctx, listener, config) })
+	return nil
+}
+
+func (s *Server) bootHandler() (http.Handler, error) {
+	return boot.New(boot.Config{
+		Member: s.config.Name, Agents: s.agents, Tokens: s.ca, Proposer: s.node, Logger: s.config.Logger.With("part", "boot"),
+		Machine: func(id string) *provisionrv1.Machine { return s.store.Read().Machine(id) },
+	})
+}
+
+func (s *Server) startLoop(ctx context.Context, group *errgroup.Group, _ []netip.Addr) error {
+	loop, err := reconcile.New(reconcile.Config{
+		Member: s.config.Name, Leadership: s.node, Store: s.store, Providers: s.directory, Sessions: s.fleet, Tokens: s.ca,
+		Seed: s.seed, DesiredHash: new(session.Compiler).DesiredHash, Logger: s.config.Logger.With("part", "reconcile"),
+	})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return loop.Run(ctx) })
+	return nil
+}
+
+// admit adds a member that has just joined to Raft, as long as it takes: the member begins to listen meanwhile.
+func (s *Server) admit(ctx context.Context, m *provisionrv1.Member) {
+	go func() {
+		for ctx.Err() == nil {
+			err := s.node.AddMember(ctx, m.GetMetadata().GetName(), m.GetRaftAddress())
+			if err == nil {
+				return
+			}
+			s.config.Logger.Warn("cannot add member to raft; trying again", "member", m.GetMetadata().GetName(), "err", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}()
+}
+
+func (s *Server) memberNames() []string {
+	var names []string
+	for m := range s.store.Read().Members() {
+		names = append(names, m.GetMetadata().GetName())
+	}
+	return names
+}
+
+// keepRecord brings this member's record up to date, once, as soon as the cluster takes it.
+func (s *Server) keepRecord(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := s.node.Sync(ctx, provisionrv1.Consistency_CONSISTENCY_LEADER)
+		if err == nil {
+			err = s.putRecord(ctx)
+		}
+		if err == nil {
+			s.config.Ready()
+			return nil
+		}
+		s.config.Logger.Info("the cluster is not ready; waiting", "err", err)
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (s *Server) putRecord(ctx context.Context) error {
+	present, wanted := s.store.Read().Member(s.config.Name), s.self()
+	if present == nil {
+		return errs.New(errs.Unavailable, "this member's record has not arrived yet")
+	}
+	if sameMember(present, wanted) {
+		return nil
+	}
+	_, err := s.node.Do(ctx, s.caller(), "", &raftlogv1.Command{Kind: &raftlogv1.Command_PutMember{
+		PutMember: &raftlogv1.PutMember{Member: wanted},
+	}})
+	return err
+}
