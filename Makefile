@@ -1,0 +1,90 @@
+# Provisionr. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN      := bin
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X github.com/provisionr/provisionr/internal/version.Version=$(VERSION)
+GOBUILD  := CGO_ENABLED=0 go build -trimpath -ldflags='$(LDFLAGS)'
+TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: prerequisites
+prerequisites: ## Install what building, the demo and the tests need (Debian packages)
+	@tools/prerequisites
+
+.PHONY: build
+build: ## Build the server and CLI, and the agent, into bin/
+	@echo "building bin/provisionr and the agent (the first time takes a few minutes)"
+	@$(GOBUILD) -o $(BIN)/provisionr ./cmd/provisionr
+	@$(GOBUILD) -o $(BIN)/provisionr-agent-$(shell go env GOARCH) ./cmd/provisionr-agent
+
+.PHONY: demo
+demo: prerequisites build ## Boot a proven three-machine ZooKeeper pool on this host
+	@tools/demo up
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo; caches stay and are listed
+	@tools/demo down
+
+.PHONY: clean-cache
+clean-cache: ## Remove the cached root file systems and packages
+	@tools/demo clean-cache
+
+.PHONY: test
+test: prerequisites build lint test-unit test-race test-machine ## Run all the tests, fast to slow
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need nothing but Go
+	go test ./...
+
+.PHONY: test-race
+test-race: ## Run the concurrent packages under the race detector
+	go test -race ./server/... ./agent/... ./dnsserver/... ./internal/...
+
+.PHONY: test-machine
+test-machine: build ## Run the tests that boot real machines (root)
+	go test -count=1 -tags machine -timeout 30m -p 1 ./server/provider/local ./e2e
+
+.PHONY: lint
+lint: ## Check formatting, vet, staticcheck, and that generated files are current
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
+	go vet -tags machine ./...
+	$(TOOL) staticcheck -tags machine ./...
+	@tools/generated-is-current
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what is linked (needs the vulnerability database)
+	$(TOOL) govulncheck ./...
+
+.PHONY: generate
+generate: ## Generate Go, gRPC, REST, OpenAPI, JSON Schema and the manifest reference from proto/
+	cd tools && go run ./protogen ..
+	go generate ./...
+
+.PHONY: bench
+bench: bench-agent bench-boot bench-raft ## Run every benchmark
+
+.PHONY: bench-boot
+bench-boot: prerequisites build ## Time from apply to a ready and proven pool, beside a shell script (root)
+	@tools/bench-boot
+
+.PHONY: bench-agent
+bench-agent: prerequisites build ## Measure the agent's size, idle cost and second converge run (root)
+	@tools/bench-agent
+
+.PHONY: bench-raft
+bench-raft: ## Measure committed writes per second with each log store
+	go test -run '^$$' -bench . -benchtime 3s ./server/consensus
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of outside bytes for FUZZTIME each (default 30s)
+	@tools/fuzz $${FUZZTIME:-30s}
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN)
