@@ -64,7 +64,7 @@ vulncheck: ## Look for known vulnerabilities in what is linked (needs the vulner
 .PHONY: generate
 generate: ## Generate Go, gRPC, REST, OpenAPI, JSON Schema and the manifest reference from proto/
 	cd tools && go run ./protogen ..
-	go generate ./...
+	go run ./internal/spec/schemagen .
 
 .PHONY: bench
 bench: bench-agent bench-boot bench-raft ## Run every benchmark
