@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,9 +29,8 @@ func (s *Server) belong(ctx context.Context) (*ca.Material, error) {
 	if s.id.who != nil {
 		return nil, nil
 	}
-	// A start that was cut off before it belonged to a cluster left a log that nobody has seen.
-	if err := os.RemoveAll(s.raftDir()); err != nil {
-		return nil, errs.New(errs.Internal, "cannot remove the log of an unfinished start: %w", err)
+	if err := s.removeUnfinished(); err != nil {
+		return nil, err
 	}
 	if !s.config.Bootstrap {
 		s.config.Progress("joining the cluster through " + s.config.JoinAddress)
@@ -53,7 +54,30 @@ func (s *Server) belong(ctx context.Context) (*ca.Material, error) {
 		return nil, err
 	}
 	s.begun = material.ClusterID
-	return material, s.id.store.Put(material.Certificate, material.Roots)
+	if err := s.id.store.Put(material.Certificate, material.Roots); err != nil {
+		return nil, err
+	}
+	return material, s.id.begin()
+}
+
+// removeUnfinished removes the log of a start that was cut off before the member belonged to its cluster: nobody has seen
+// it. A log without the mark of such a start is a cluster's, whose member lost its identity; nothing here may touch it.
+func (s *Server) removeUnfinished() error {
+	_, err := os.Stat(s.raftDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && !s.id.beginning() {
+		return errs.New(errs.Conflict, "cannot start: %s holds the log of a cluster, but %s, which says of which one, is missing", s.raftDir(), s.id.file()).
+			WithHint("restore the file from a backup, or remove the data directory and join the cluster anew")
+	}
+	if err == nil {
+		err = os.RemoveAll(s.raftDir())
+	}
+	if err != nil {
+		return errs.New(errs.Internal, "cannot remove the log of an unfinished start: %w", err)
+	}
+	return nil
 }
 
 // firstObjects are what every cluster begins with.

@@ -41,6 +41,10 @@ func openIdentity(dir string) (*identity, error) {
 	}
 	id := &identity{dir: dir, store: store, seal: key}
 	data, err := os.ReadFile(id.file())
+	if err == nil {
+		// A crash may have left it behind; later it would give the log away.
+		err = id.begun()
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, nil
 	}
@@ -57,6 +61,25 @@ func openIdentity(dir string) (*identity, error) {
 
 func (i *identity) file() string { return filepath.Join(i.dir, "member.json") }
 
+// mark is the file that says that a cluster is about to begin here.
+func (i *identity) mark() string { return filepath.Join(i.dir, "beginning") }
+
+// begin marks what follows as worthless until settle.
+func (i *identity) begin() error { return pki.WriteFile(i.mark(), nil) }
+
+func (i *identity) beginning() bool {
+	_, err := os.Stat(i.mark())
+	return err == nil
+}
+
+// begun removes the mark.
+func (i *identity) begun() error {
+	if err := os.Remove(i.mark()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errs.New(errs.Internal, "cannot finish the beginning of a cluster: %w", err)
+	}
+	return nil
+}
+
 // settle makes the member one of the cluster.
 func (i *identity) settle(w who, chain, roots []byte) error {
 	if err := i.store.Put(chain, roots); err != nil {
@@ -70,5 +93,5 @@ func (i *identity) settle(w who, chain, roots []byte) error {
 		return err
 	}
 	i.who = &w
-	return nil
+	return i.begun()
 }

@@ -21,11 +21,16 @@ import (
 )
 
 // openNode starts Raft and the hub of agents, and serves both to the other members.
-func (s *Server) openNode(ctx context.Context, group *errgroup.Group) error {
+func (s *Server) openNode(ctx context.Context, group *errgroup.Group) (err error) {
 	inner, err := listen(s.config.hosts(), s.config.Ports.Member)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			inner.Close()
+		}
+	}()
 	listener, err := member.NewListener(member.ListenerConfig{
 		Inner: inner,
 		TLS: func() (*tls.Config, error) {
@@ -63,11 +68,17 @@ func (s *Server) openNode(ctx context.Context, group *errgroup.Group) error {
 	if err := s.makeHub(); err != nil {
 		return err
 	}
-	rpc := member.NewServer(member.NewService(s.node, s.hub))
+	rpc := member.NewServer(member.NewService(s.node, s.hub), member.OnlyMembers(s.knows)...)
 	memberv1.RegisterProviderServiceServer(rpc, remote.NewServer(&s.providers))
 	group.Go(func() error { return listener.Run(ctx) })
 	serveGRPC(ctx, group, rpc, listener.GRPC())
 	return nil
+}
+
+// knows reports whether a server is a member. Before this member has the state, every one that the cluster certified may be.
+func (s *Server) knows(name string) bool {
+	snapshot := s.store.Read()
+	return snapshot.Cluster() == nil || snapshot.Member(name) != nil
 }
 
 func (s *Server) makeHub() (err error) {

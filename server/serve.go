@@ -117,8 +117,7 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	service, err := api.New(api.Config{
 		Proposer: s.node, Syncer: s.node, State: s.store, Door: door, Authority: s.ca, Raft: s.node, Archive: s.node,
 		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records,
-		Joined: func(m *provisionrv1.Member) { s.admit(ctx, m) },
-		Boot:   bootHandler, Console: page, Version: s.config.Version, Logger: log,
+		Boot: bootHandler, Console: page, Version: s.config.Version, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -156,24 +155,9 @@ func (s *Server) startLoop(ctx context.Context, group *errgroup.Group, _ []netip
 		return err
 	}
 	group.Go(func() error { return loop.Run(ctx) })
+	members := &admission{store: s.store, raft: s.node, log: s.config.Logger.With("part", "member")}
+	group.Go(func() error { return members.run(ctx) })
 	return nil
-}
-
-// admit adds a member that has just joined to Raft, as long as it takes: the member begins to listen meanwhile.
-func (s *Server) admit(ctx context.Context, m *provisionrv1.Member) {
-	go func() {
-		for ctx.Err() == nil {
-			err := s.node.AddMember(ctx, m.GetMetadata().GetName(), m.GetRaftAddress())
-			if err == nil {
-				return
-			}
-			s.config.Logger.Warn("cannot add member to raft; trying again", "member", m.GetMetadata().GetName(), "err", err)
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
-		}
-	}()
 }
 
 func (s *Server) memberNames() []string {

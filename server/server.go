@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -201,12 +202,15 @@ func (s *Server) die(err error) {
 	}
 }
 
+// LockFile is the file of the data directory that a running member has locked. It holds the id of its process.
+const LockFile = "lock"
+
 // lock keeps a second process out of the data directory.
 func lock(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, errs.New(errs.Internal, "cannot make the data directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, LockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, errs.New(errs.Internal, "cannot lock the data directory: %w", err)
 	}
@@ -214,6 +218,10 @@ func lock(dir string) (unlock func(), err error) {
 		f.Close()
 		return nil, errs.New(errs.Conflict, "cannot start: another process runs on %s", dir).
 			WithHint("stop it, or give another --data")
+	}
+	// Who looks for the process finds it here. On a full disk it does not; that the log says, with a remedy.
+	if f.Truncate(0) == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid())
 	}
 	return sync.OnceFunc(func() { f.Close() }), nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
@@ -114,10 +115,14 @@ func checkNetwork(d *document, n *provisionrv1.NetworkSpec) {
 			}
 		}
 	}
-	if p := n.GetHttpProxy(); p != "" && !strings.HasPrefix(p, "http://") && !strings.HasPrefix(p, "https://") {
+	p := n.GetHttpProxy()
+	if p != "" && !strings.HasPrefix(p, "http://") && !strings.HasPrefix(p, "https://") || strings.ContainsAny(p, " \";") || hasControl(p) {
 		d.complain("spec.httpProxy", "as http://10.88.0.1:3142", "%s is not an http or https address", show(p))
 	}
 }
+
+// hasControl reports what an agent would refuse in a text of one line, and with it the whole desired state.
+func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
 
 func checkRange(d *document, n *provisionrv1.NetworkSpec, prefix netip.Prefix) {
 	if masked := prefix.Masked(); masked != prefix {

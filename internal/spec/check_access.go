@@ -20,6 +20,9 @@ func checkUsers(d *document, users []*provisionrv1.UserAccount) {
 		if u.Name == root && u.Absent {
 			d.complain(join(p, "absent"), "", "root cannot be absent")
 		}
+		if hasControl(u.Shell) {
+			d.complain(join(p, "shell"), "as /bin/bash", "%s has a control character in it", show(u.Shell))
+		}
 		d.unique(join(p, "groups"), len(u.Groups), func(j int) (string, string) { return "", u.Groups[j] })
 		keys := map[string]int{}
 		for j, k := range u.SshKeys {
@@ -38,6 +41,9 @@ func checkKey(d *document, p, line string, index int, seen map[string]int) {
 		return
 	case strings.ContainsAny(line, "\n\r"):
 		d.complain(p, hint, "has more than one line")
+		return
+	case hasControl(line):
+		d.complain(p, hint, "has a control character, such as a tab, in it")
 		return
 	}
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))

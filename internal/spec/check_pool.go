@@ -75,6 +75,11 @@ func checkPackages(d *document, spec *provisionrv1.PoolSpec) {
 		if !strings.Contains(r.SignedBy, "-----END PGP PUBLIC KEY BLOCK-----") {
 			d.complain(at("spec.repositories", i)+".signedBy", "paste the key with its first and last line", "the key block has no end")
 		}
+		for j, uri := range r.Uris {
+			if hasControl(uri) {
+				d.complain(at(at("spec.repositories", i)+".uris", j), "", "%s has a control character in it", show(uri))
+			}
+		}
 	}
 	d.unique("spec.packages", len(spec.Packages), func(i int) (string, string) { return "name", spec.Packages[i].Name })
 	for i, p := range spec.Packages {
@@ -137,6 +142,10 @@ func oursBelow() []string {
 func checkPath(d *document, where, file string, spec *provisionrv1.PoolSpec) {
 	if file == "" || file[0] != '/' {
 		return // left to the annotated rule
+	}
+	if hasControl(file) {
+		d.complain(where, "", "%s has a control character in it", show(file))
+		return
 	}
 	clean := path.Clean(file)
 	if clean != file {

@@ -31,7 +31,9 @@ func tree(o *provisionrv1.Object) *yaml.Node {
 		switch key := n.Content[i]; key.Value {
 		case "apiVersion", "kind":
 		case "metadata":
-			kept.Content = append(kept.Content, key, without(n.Content[i+1], "name"))
+			if rest := without(n.Content[i+1], "name"); len(rest.Content) > 0 {
+				kept.Content = append(kept.Content, key, rest)
+			}
 		default:
 			kept.Content = append(kept.Content, key, n.Content[i+1])
 		}

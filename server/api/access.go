@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -86,9 +87,10 @@ func (s *accessService) CreateToken(ctx context.Context, req *provisionrv1.Creat
 	if err != nil {
 		return nil, err
 	}
-	user := snapshot.User(req.User)
+	owner := cmp.Or(req.User, auth.CallerOf(ctx).GetName())
+	user := snapshot.User(owner)
 	if user == nil {
-		return nil, notFound("user", req.User)
+		return nil, notFound("user", owner)
 	}
 	role := req.Role
 	if role == provisionrv1.Role_ROLE_UNSPECIFIED {
@@ -100,7 +102,7 @@ func (s *accessService) CreateToken(ctx context.Context, req *provisionrv1.Creat
 	}
 	secret, sum := auth.NewToken(name)
 	token := &provisionrv1.Token{
-		Metadata: &provisionrv1.Metadata{Name: name}, User: req.User, Role: role,
+		Metadata: &provisionrv1.Metadata{Name: name}, User: owner, Role: role,
 		SecretSha256: sum, Expires: timestamppb.New(time.Now().Add(ttl)),
 	}
 	_, err = s.write(ctx, "", &raftlogv1.Command{Kind: &raftlogv1.Command_ApplyObjects{ApplyObjects: &raftlogv1.ApplyObjects{

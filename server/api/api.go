@@ -101,9 +101,6 @@ type Config struct {
 	Consoles  Consoles
 	// Records lists the DNS records that the servers serve at a snapshot.
 	Records func(*state.Snapshot) []*provisionrv1.Record
-	// Joined is told of a new member whose record is committed; it adds the member to Raft, and must not wait for it:
-	// the member only begins to listen when it has the answer to its join. Default: nothing.
-	Joined func(*provisionrv1.Member)
 	// Boot serves /boot/. Default: not found.
 	Boot http.Handler
 	// Console serves all paths that are nothing else. Default: not found.
@@ -128,9 +125,6 @@ func New(c Config) (*API, error) {
 	if c.Proposer == nil || c.Syncer == nil || c.State == nil || c.Door == nil || c.Authority == nil || c.Raft == nil ||
 		c.Archive == nil || c.Agents == nil || c.Consoles == nil || c.Records == nil || c.Logger == nil {
 		return nil, errs.New(errs.Internal, "cannot make API: a required field of its configuration is missing")
-	}
-	if c.Joined == nil {
-		c.Joined = func(*provisionrv1.Member) {}
 	}
 	if c.Boot == nil {
 		c.Boot = http.NotFoundHandler()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
@@ -48,8 +50,17 @@ func TestJoin(t *testing.T) {
 
 	wrong := token
 	wrong.Secret = bytes.Repeat([]byte{1}, 32)
+	before := c.store.Read().Version().GetIndex()
 	if _, err := JoinCluster(t.Context(), c.addr, wrong, csr, member); !errs.Is(err, errs.Denied) {
 		t.Errorf("wrong secret: %v", err)
+	}
+	large := proto.CloneOf(member)
+	large.Version = strings.Repeat("x", 1<<20)
+	if _, err := JoinCluster(t.Context(), c.addr, token, csr, large); err == nil {
+		t.Error("a stranger may send as much as it likes")
+	}
+	if after := c.store.Read().Version().GetIndex(); after != before {
+		t.Errorf("strangers wrote %d entries to the log", after-before)
 	}
 	stranger := token
 	stranger.Pin = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -75,8 +86,8 @@ func TestJoin(t *testing.T) {
 	if id, err := pki.FromCert(chain[0]); err != nil || id != (pki.ID{Cluster: c.id, Kind: pki.Server, Name: "b"}) {
 		t.Errorf("certificate of %v, %v", id, err)
 	}
-	if joined.ClusterId != c.id || len(joined.Members) != 2 || len(c.joined) != 2 || c.joined[0] != "b" {
-		t.Errorf("%d members, joined %v", len(joined.Members), c.joined)
+	if joined.ClusterId != c.id || len(joined.Members) != 2 {
+		t.Errorf("%d members of %s", len(joined.Members), joined.ClusterId)
 	}
 	other, err := ca.New(ca.Config{State: func() ca.Records { return c.store.Read() }, Member: "b", Key: key})
 	c.ok(err)

@@ -33,7 +33,7 @@ func consequences(snapshot *state.Snapshot, before, after *provisionrv1.Pool, c 
 		switch {
 		case m == nil:
 			line("create", index)
-		case replaces(after.GetSpec(), m.GetSpec()):
+		case state.Outdated(after, m) != "":
 			line("replace", index)
 			replaced++
 		case respecified:
@@ -71,21 +71,4 @@ func onlySize(s *provisionrv1.PoolSpec, size uint32) *provisionrv1.PoolSpec {
 	}
 	out.Size = size
 	return out
-}
-
-// replaces reports whether a machine cannot become what the specification says: a change of these needs a new one.
-func replaces(want *provisionrv1.PoolSpec, made *provisionrv1.MachineSpec) bool {
-	changed := func(want, made string) bool { return want != "" && want != made }
-	return !proto.Equal(want.GetOs(), made.GetOs()) ||
-		!proto.Equal(orEmpty(want.GetHardware()), orEmpty(made.GetHardware())) ||
-		changed(want.GetProvider(), made.GetProvider()) ||
-		changed(want.GetNetwork(), made.GetNetwork()) ||
-		changed(want.GetZone(), made.GetZone())
-}
-
-func orEmpty(h *provisionrv1.Hardware) *provisionrv1.Hardware {
-	if h == nil {
-		return &provisionrv1.Hardware{}
-	}
-	return h
 }

@@ -48,7 +48,6 @@ type cluster struct {
 	root      []*x509.Certificate
 	agents    fakeAgents
 	removed   []string
-	joined    []string
 	url       string
 	addr      string
 }
@@ -158,7 +157,6 @@ func newCluster(t *testing.T) *cluster {
 	api, err := New(Config{
 		Proposer: c, Syncer: c, State: c.store, Door: door, Authority: c.authority, Raft: c, Archive: c, Agents: &c.agents, Consoles: c,
 		Records: func(*state.Snapshot) []*provisionrv1.Record { return nil },
-		Joined:  func(m *provisionrv1.Member) { c.joined = append(c.joined, m.GetMetadata().GetName()) },
 		Console: page, Version: "v0", Logger: logger,
 	})
 	c.ok(err)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"net"
 	"slices"
 
@@ -27,7 +28,8 @@ type joinService struct {
 const maxAdmits = 5
 
 // Join admits a server that shows a join token. The token is used up in the log first, for this member only; a server
-// that was interrupted may call again with the same token and name.
+// that was interrupted may call again with the same token and name. That there is a record with a data key is all that the
+// leader needs to add the member to Raft.
 func (s *joinService) Join(ctx context.Context, req *memberv1.JoinRequest) (*memberv1.JoinResponse, error) {
 	name := req.GetMember().GetMetadata().GetName()
 	key, err := pki.ParseCSR(req.GetCsr())
@@ -67,21 +69,24 @@ func (s *joinService) Join(ctx context.Context, req *memberv1.JoinRequest) (*mem
 		return nil, err
 	}
 	snapshot = s.State.Read()
-	s.Joined(snapshot.Member(name))
 	return &memberv1.JoinResponse{
 		Certificate: chain, Roots: s.Authority.RootsPEM(), ClusterId: snapshot.Cluster().GetId(),
 		Members: slices.Collect(snapshot.Members()),
 	}, nil
 }
 
-// useToken uses the token up through the log, where it can be used for one member only. A member that exists already is
-// refused unless this token made it: else a token would let a stranger take over a member's name.
+// useToken uses the token up through the log, where it can be used for one member only. The secret is compared here first:
+// a stranger who has none must not be able to write to the log, nor learn the members' names. A member that exists already
+// is refused unless this token made it: else a token would let its bearer take over a member's name.
 func (s *joinService) useToken(ctx context.Context, caller *provisionrv1.Caller, token *raftlogv1.JoinToken, req *memberv1.JoinRequest) error {
+	sum := sha256.Sum256(req.Secret)
+	if subtle.ConstantTimeCompare(token.GetSecretSha256(), sum[:]) != 1 {
+		return errs.New(errs.Denied, "cannot accept join token: it is unknown or wrong").WithHint("make a new one: provisionr cluster join-token")
+	}
 	if s.State.Read().Member(caller.Name) != nil && token.GetUsedBy() != caller.Name {
 		return errs.New(errs.Exists, "cannot admit %q: there is a member of that name", caller.Name).
 			WithHint("choose another name, or remove the old member first")
 	}
-	sum := sha256.Sum256(req.Secret)
 	_, err := s.Proposer.Do(ctx, caller, newID(), &raftlogv1.Command{Kind: &raftlogv1.Command_UseJoinToken{
 		UseJoinToken: &raftlogv1.UseJoinToken{Id: req.TokenId, SecretSha256: sum[:], Member: caller.Name},
 	}})

@@ -15,12 +15,16 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
+// maxPublic bounds what a stranger may send to a public method, in bytes.
+const maxPublic = 64 << 10
+
 // Handler lets authenticated requests through to next, with their session in the context. Public gRPC methods pass
 // without one. Everything else is answered here, before its body is read.
 func (d *Door) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		grpc := IsGRPC(r)
 		if grpc && d.public[r.URL.Path] {
+			r.Body = http.MaxBytesReader(w, r.Body, maxPublic)
 			next.ServeHTTP(w, r)
 			return
 		}

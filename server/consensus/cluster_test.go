@@ -266,8 +266,8 @@ func (s *server) open() error {
 	if err != nil {
 		return err
 	}
-	s.addr = inner.Addr().String()
 	s.c.net.mu.Lock()
+	s.addr = inner.Addr().String()
 	s.c.net.names[s.addr] = s.name
 	s.c.net.mu.Unlock()
 	cert := s.c.ca.issue(s.t, s.name)
@@ -318,6 +318,8 @@ func (s *server) open() error {
 }
 
 func (c *cluster) address(name string) string {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
 	for _, s := range c.servers {
 		if s.name == name {
 			return s.addr

@@ -26,6 +26,7 @@ type Node struct {
 	proposer  *proposer
 	leading   *leading
 	restoring atomic.Bool
+	restores  atomic.Uint64
 
 	// ctx ends when the node closes. It bounds what Raft asks for without a context.
 	ctx        context.Context
@@ -78,7 +79,7 @@ func (n *Node) start() error {
 	n.proposer = newProposer(n)
 	// The FSM may stop while NewRaft applies the log.
 	c.FSM.OnFatal(n.stop)
-	r, err := raft.NewRaft(conf, raftFSM{c.FSM}, n.storage.cache, n.storage.votes, n.storage.snapshots, n.transport)
+	r, err := raft.NewRaft(conf, raftFSM{c.FSM, &n.restores}, n.storage.cache, n.storage.votes, n.storage.snapshots, n.transport)
 	if err != nil {
 		_ = n.transport.Close()
 		if stopped := c.FSM.Stopped(); stopped != nil {

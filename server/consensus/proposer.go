@@ -132,6 +132,12 @@ func (p *proposer) fill(one *proposal) (batch []*proposal, next *proposal) {
 }
 
 func (p *proposer) commit(batch []*proposal) {
+	// A leader that cannot write gives up, for another to take over. Where there is none it leads on, so that reads do.
+	if full := p.node.storage.logs.full(); full != nil && p.node.alone() {
+		<-p.slots
+		answer(batch, nil, storageError{full})
+		return
+	}
 	entry := &raftlogv1.Entry{}
 	for _, b := range batch {
 		entry.Requests = append(entry.Requests, b.requests...)

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -11,7 +12,11 @@ import (
 )
 
 // raftFSM is the FSM as Raft calls it.
-type raftFSM struct{ fsm *fsm.FSM }
+type raftFSM struct {
+	fsm *fsm.FSM
+	// restores counts the snapshots that replaced the state.
+	restores *atomic.Uint64
+}
 
 // Apply answers []fsm.Result, nil where the FSM has stopped.
 func (f raftFSM) Apply(entry *raft.Log) any {
@@ -33,6 +38,7 @@ func (f raftFSM) Snapshot() (raft.FSMSnapshot, error) {
 
 func (f raftFSM) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	f.restores.Add(1)
 	return f.fsm.Restore(r)
 }
 

@@ -110,10 +110,43 @@ func (n *Node) RestoreLocal(ctx context.Context, r io.Reader) (*provisionrv1.Ver
 		return nil, diskError("read the snapshot", err)
 	}
 	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: version.GetIndex(), Size: size}
-	if err := n.raft.Load().Restore(meta, file, writeTimeout); err != nil {
-		return nil, raftError("restore the snapshot", err)
+	if err := n.restore(meta, file); err != nil {
+		return nil, err
 	}
 	return n.begin(ctx, before, saved)
+}
+
+// restore has Raft take the snapshot. Raft replaces this member's state first and then sends it to the others; if this
+// member stops leading in between, the others go on without it and its state is of no history at all. So that this is
+// never unnoticed, also not after a crash, a mark in the data directory lasts from before until a majority has it.
+func (n *Node) restore(meta *raft.SnapshotMeta, file *os.File) error {
+	if n.alone() {
+		if err := n.raft.Load().Restore(meta, file, writeTimeout); err != nil {
+			return raftError("restore the snapshot", err)
+		}
+		return nil
+	}
+	if err := markRestore(n.config.DataDir); err != nil {
+		return diskError("restore the snapshot", err)
+	}
+	replaced := n.restores.Load()
+	if err := n.raft.Load().Restore(meta, file, writeTimeout); err != nil {
+		if n.restores.Load() != replaced {
+			interrupted := errInterrupted(n.config.DataDir)
+			n.config.FSM.Stop(interrupted)
+			return interrupted
+		}
+		return errors.Join(raftError("restore the snapshot", err), unmarkRestore(n.config.DataDir))
+	}
+	if err := unmarkRestore(n.config.DataDir); err != nil {
+		return diskError("finish the restore", err)
+	}
+	return nil
+}
+
+func errInterrupted(dir string) *errs.Error {
+	return errs.New(errs.Internal, "the restore of a snapshot was interrupted at this server before the others had it").
+		WithHint("remove this server from the cluster, delete its data directory %s and let it join again; then repeat the restore", dir)
 }
 
 // spool writes a snapshot to a file of the data directory.

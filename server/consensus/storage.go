@@ -31,7 +31,7 @@ const (
 	// lockTimeout is how long another process may keep the files.
 	lockTimeout = time.Second
 
-	logFile, votesFile = "log.db", "votes.db"
+	logFile, votesFile, restoreMark = "log.db", "votes.db", "restore.pending"
 )
 
 // storage is the data directory, opened.
@@ -61,6 +61,9 @@ func openStorage(dir string, minFree int64, log hclog.Logger) (_ *storage, err e
 	}()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError("make the data directory", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, restoreMark)); err == nil {
+		return nil, errInterrupted(dir)
 	}
 	free, err := freeBytes(dir)
 	if err != nil {
@@ -115,6 +118,27 @@ func openVotes(path string) (*raftboltdb.BoltStore, error) {
 		return nil, errors.Join(diskError("write the Raft votes", err), votes.Close())
 	}
 	return votes, nil
+}
+
+// markRestore leaves a durable mark that a restore has begun.
+func markRestore(dir string) error {
+	mark, err := os.OpenFile(filepath.Join(dir, restoreMark), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(mark.Sync(), mark.Close(), syncDir(dir))
+}
+
+func unmarkRestore(dir string) error {
+	return errors.Join(os.Remove(filepath.Join(dir, restoreMark)), syncDir(dir))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // guarded turns what opening damaged files does, panics included, into an error with a remedy.
@@ -176,8 +200,7 @@ type guardedLog struct {
 func (l *guardedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
 func (l *guardedLog) StoreLogs(entries []*raft.Log) error {
-	if free, err := freeBytes(l.dir); err == nil && free < l.minFree {
-		full := errDiskFull(l.dir, free)
+	if full := l.full(); full != nil {
 		l.failed.Store(full)
 		return full
 	}
@@ -190,6 +213,15 @@ func (l *guardedLog) StoreLogs(entries []*raft.Log) error {
 		l.failed.Store(nil)
 	}
 	return nil
+}
+
+// full returns why entries are refused now, or nil.
+func (l *guardedLog) full() *errs.Error {
+	free, err := freeBytes(l.dir)
+	if err != nil || free >= l.minFree {
+		return nil
+	}
+	return errDiskFull(l.dir, free)
 }
 
 // seal returns the checksum that a log entry carries.

@@ -109,6 +109,18 @@ func TestShortFilesAreRefused(t *testing.T) {
 	}
 }
 
+func TestInterruptedRestoreIsRefused(t *testing.T) {
+	c := newCluster(t, 1)
+	s := c.servers[0]
+	s.stop()
+	if err := os.WriteFile(filepath.Join(s.dir, "restore.pending"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.open(); errs.HintOf(err) == "" || !strings.Contains(err.Error(), "restore") {
+		t.Errorf("a start after an interrupted restore: %v", err)
+	}
+}
+
 func TestRestart(t *testing.T) {
 	c := newCluster(t, 1)
 	s := c.servers[0]

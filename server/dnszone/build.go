@@ -112,7 +112,7 @@ func (p *planner) addZones() {
 func (p *planner) nameServers(domain string) []zone.NameServer {
 	var servers []zone.NameServer
 	for m := range p.s.Members() {
-		servers = append(servers, zone.NameServer{Name: "ns-" + m.GetMetadata().GetName() + "." + domain, Addresses: p.cfg.Hosts(m)})
+		servers = append(servers, zone.NameServer{Name: state.NameServer(m.GetMetadata().GetName()) + "." + domain, Addresses: p.cfg.Hosts(m)})
 	}
 	if len(servers) == 0 {
 		servers = append(servers, zone.NameServer{Name: "ns." + domain})

@@ -48,9 +48,20 @@ func (a *applier) putMember(wanted *provisionrv1.Member) *errs.Error {
 	if err := checkName("member", name); err != nil {
 		return err
 	}
+	if !validName(state.NameServer(name)) {
+		return errs.New(errs.Invalid, "the name %s is too long for a server: it is %s in the zones", name, state.NameServer(name)).
+			WithHint("the names of servers have at most %d characters", maxName-len(state.NameServer("")))
+	}
 	present := a.Member(name)
-	if present == nil && count(a.Members(), maxMembers) >= maxMembers {
-		return errs.New(errs.Exhausted, "a cluster has at most %d members", maxMembers)
+	if present == nil {
+		if count(a.Members(), maxMembers) >= maxMembers {
+			return errs.New(errs.Exhausted, "a cluster has at most %d members", maxMembers)
+		}
+		for z := range a.Zones() {
+			if err := a.claimName(state.MemberName(z.GetMetadata().GetName(), name)); err != nil {
+				return err
+			}
+		}
 	}
 	if level := a.Cluster().GetFeatureLevel(); wanted.GetFeatureLevel() < level {
 		return errs.New(errs.Unsupported, "server %s has feature level %d, the cluster %d", name, wanted.GetFeatureLevel(), level).
@@ -84,6 +95,9 @@ func (a *applier) removeMember(name string) *errs.Error {
 		return notFound("member", name)
 	}
 	a.Delete(present)
+	for z := range a.Zones() {
+		a.ReleaseName(state.MemberName(z.GetMetadata().GetName(), name))
+	}
 	a.names = true
 	a.event("MemberRemoved", fmt.Sprintf("server %s is no member any more", name), false, "", nil)
 	return nil

@@ -53,6 +53,11 @@ func (a *applier) applyZone(wanted *provisionrv1.Zone, uid string) *errs.Error {
 	if err := a.claimRecords(present, zone); err != nil {
 		return err
 	}
+	for m := range a.Members() {
+		if err := a.claimName(state.MemberName(name, m.GetMetadata().GetName())); err != nil {
+			return err
+		}
+	}
 	a.Put(zone)
 	a.names = true
 	a.changed(what, "Zone", name, "")
@@ -96,6 +101,10 @@ func (a *applier) claimRecords(present, zone *provisionrv1.Zone) *errs.Error {
 	return nil
 }
 
+// maxDomain leaves room for a name within the domain: a whole name has 253 characters at most (RFC 1035 section 2.3.4). One
+// that is longer would keep all zones from being built.
+const maxDomain = 253 - 1 - maxName
+
 func checkDomain(domain string) *errs.Error {
 	bad := errs.New(errs.Invalid, "%q is not a domain", clip(domain, 256)).WithHint("a domain is names with dots between, as provisionr.internal")
 	labels := 0
@@ -104,7 +113,7 @@ func checkDomain(domain string) *errs.Error {
 			return bad
 		}
 	}
-	if len(domain) > 200 || labels < 2 {
+	if len(domain) > maxDomain || labels < 2 {
 		return bad
 	}
 	return nil
@@ -147,6 +156,9 @@ func (a *applier) deleteZone(name string) *errs.Error {
 	}
 	for n := range state.ZoneNames(zone) {
 		a.ReleaseName(n)
+	}
+	for m := range a.Members() {
+		a.ReleaseName(state.MemberName(name, m.GetMetadata().GetName()))
 	}
 	a.Delete(zone)
 	a.names = true

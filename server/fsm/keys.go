@@ -36,8 +36,16 @@ func (a *applier) putAuthority(wanted *raftlogv1.Authority) *errs.Error {
 	return nil
 }
 
+// putSealedKey replaces the key by one of a higher version. It was made from the one before: of two that were made from
+// the same one the second is refused, or it would take out what the first put in.
 func (a *applier) putSealedKey(wanted *raftlogv1.SealedKey) *errs.Error {
-	if present := a.SealedKey(); wanted.GetVersion() < max(1, present.GetVersion()) {
+	present := a.SealedKey()
+	switch {
+	case wanted.GetVersion() == 0:
+		return errs.New(errs.Invalid, "a data key needs a version")
+	case proto.Equal(present, wanted):
+		return nil
+	case wanted.GetVersion() <= present.GetVersion():
 		return errs.New(errs.Conflict, "the data key is at version %d", present.GetVersion())
 	}
 	a.PutSealedKey(proto.CloneOf(wanted))

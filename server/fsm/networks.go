@@ -177,12 +177,17 @@ func (a *applier) claimAddress(network string, addr netip.Addr, machine string) 
 	return address, nil
 }
 
-// releaseAddresses takes all addresses from a machine. The claims stay, to be reused last.
+// releaseAddresses takes all addresses from a machine. The claims of a managed network stay, to be reused last; where the
+// provider assigns addresses they would only pile up.
 func (a *applier) releaseAddresses(machine string) {
 	for _, claim := range slices.Collect(a.ClaimsOf(machine)) {
+		a.names = true
+		if !a.Network(claim.GetNetwork()).GetSpec().GetManaged() {
+			a.Delete(claim)
+			continue
+		}
 		free := proto.CloneOf(claim)
 		free.Machine, free.Released, free.Metadata.Version = "", a.version.GetIndex(), a.version
 		a.Put(free)
-		a.names = true
 	}
 }

@@ -148,6 +148,8 @@ func (a *applier) claimName(n state.NameOwner) *errs.Error {
 		owner = "a machine of pool " + held.Owner
 	case state.OwnerZone:
 		owner = "a record of zone " + held.Owner
+	case state.OwnerMember:
+		owner = "server " + held.Owner + " as a name server"
 	}
 	return errs.New(errs.Conflict, "%s %s cannot have the name %s in zone %s: it is the name of %s", n.Kind, n.Owner, n.Name, n.Zone, owner).
 		WithHint("names of machines, pools, aliases and records are unique within a zone")

@@ -15,6 +15,10 @@ const (
 	maxReportProofs  = 4096
 	maxReportEvents  = 64
 	maxMachineProofs = 1024
+	// maxOwnProofs and maxPeerProofs are of one observer, about itself and about each other machine: no machine can fill
+	// another's table.
+	maxOwnProofs  = 256
+	maxPeerProofs = 16
 )
 
 // reportMachine records what an agent reported about itself and observed of its peers.
@@ -38,7 +42,7 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 		a.Put(m)
 	}
 	for _, p := range c.GetProofs()[:min(len(c.GetProofs()), maxReportProofs)] {
-		a.prove(c.GetId(), p)
+		a.prove(m, p)
 	}
 	for _, e := range c.GetEvents()[:min(len(c.GetEvents()), maxReportEvents)] {
 		reported := cleanEvent(e)
@@ -49,15 +53,16 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 }
 
 // prove keeps the newest outcome of one observer; a state of unspecified withdraws it. What a machine says of one that
-// is gone or unknown by now is dropped.
-func (a *applier) prove(observer string, p *provisionrv1.Proof) {
-	id := p.GetMachine()
+// is gone, unknown or of another pool is dropped: only members of a pool look at each other.
+func (a *applier) prove(by *provisionrv1.Machine, p *provisionrv1.Proof) {
+	observer, id := by.GetMetadata().GetName(), p.GetMachine()
 	if id == "" {
 		id = observer
 	}
 	subject := a.Machine(id)
 	assumption := safeKey(clip(p.GetAssumption(), 64))
-	if subject == nil || subject.GetStatus().GetPhase() == provisionrv1.Phase_PHASE_GONE || assumption == "" {
+	if subject == nil || subject.GetStatus().GetPhase() == provisionrv1.Phase_PHASE_GONE || assumption == "" ||
+		subject.GetSpec().GetPool() != by.GetSpec().GetPool() {
 		return
 	}
 	present := a.Proof(id, assumption, observer)
@@ -67,7 +72,7 @@ func (a *applier) prove(observer string, p *provisionrv1.Proof) {
 		}
 		return
 	}
-	if present == nil && count(a.Proofs(id), maxMachineProofs) >= maxMachineProofs {
+	if present == nil && !a.hasRoom(id, observer) {
 		return
 	}
 	proof := &provisionrv1.Proof{
@@ -88,6 +93,20 @@ func (a *applier) prove(observer string, p *provisionrv1.Proof) {
 	if phase := subject.GetStatus().GetPhase(); phase == provisionrv1.Phase_PHASE_READY || phase == provisionrv1.Phase_PHASE_DEGRADED {
 		a.proofEvent(subject, present, proof)
 	}
+}
+
+// hasRoom says whether one more proof of an observer about a machine is kept.
+func (a *applier) hasRoom(id, observer string) bool {
+	own, all := 0, 0
+	for p := range a.Proofs(id) {
+		if all++; p.GetObserver() == observer {
+			own++
+		}
+	}
+	if id == observer {
+		return own < maxOwnProofs
+	}
+	return own < maxPeerProofs && all < maxMachineProofs
 }
 
 // proofEvent tells of an assumption that a machine in service lost or got back.

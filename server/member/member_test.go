@@ -251,7 +251,10 @@ func TestSplitByProtocol(t *testing.T) {
 		}
 		defer conn.Close()
 		line := make([]byte, 5)
-		_, err = io.ReadFull(conn, line)
+		if _, err := io.ReadFull(conn, line); err != nil {
+			got <- err.Error()
+			return
+		}
 		got <- string(line)
 	}()
 	conn, err := conns.DialRaft(t.Context(), "s1", f.addr)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // budget bounds what repair and rollout take away from a pool together.
@@ -67,7 +68,7 @@ func (p *planner) newBudget(pool *provisionrv1.Pool, machines []*provisionrv1.Ma
 func (b *budget) consider(p *planner, m *provisionrv1.Machine) {
 	id, status := m.GetMetadata().GetName(), m.GetStatus()
 	since := status.GetSince().AsTime()
-	why := outdated(b.pool, m)
+	why := state.Outdated(b.pool, m)
 	switch status.GetPhase() {
 	case failed:
 		// It served nobody: no budget is needed, the back-off is brake enough.

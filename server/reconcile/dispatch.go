@@ -34,6 +34,9 @@ func (t *term) dispatch(ctx context.Context, actions []Action, wake time.Time) t
 			later(at)
 			continue
 		}
+		if len(t.inFlight) >= maxInFlight {
+			continue
+		}
 		if a.Op == Say {
 			if at, ok := t.said[key]; ok && now.Before(at.Add(repeatSaying)) {
 				continue
@@ -42,9 +45,6 @@ func (t *term) dispatch(ctx context.Context, actions []Action, wake time.Time) t
 				clear(t.said)
 			}
 			t.said[key] = now
-		}
-		if len(t.inFlight) >= maxInFlight {
-			break
 		}
 		bound, pausedUntil := t.boundOf(a)
 		if pausedUntil.After(now) {

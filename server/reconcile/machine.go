@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // machine plans the next step of one machine. The budget is nil where its pool does not exist any more.
@@ -60,7 +61,7 @@ func (p *planner) unwanted(b *budget, m *provisionrv1.Machine) string {
 
 // begin commits the launch once nothing is missing for it. Until then a pending machine waits: no clock runs.
 func (p *planner) begin(b *budget, m *provisionrv1.Machine) {
-	if why := outdated(b.pool, m); why != "" {
+	if why := state.Outdated(b.pool, m); why != "" {
 		p.move(m, terminating, why, time.Time{})
 		return
 	}
@@ -96,7 +97,7 @@ func (p *planner) comingUp(b *budget, m *provisionrv1.Machine) {
 		p.move(m, joining, "cloud-init has called", p.now.Add(b.safety.convergeDeadline))
 		return
 	}
-	why := outdated(b.pool, m)
+	why := state.Outdated(b.pool, m)
 	if why != "" {
 		p.move(m, terminating, why, time.Time{})
 		return

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/state"
 )
@@ -69,30 +67,6 @@ func safetyOf(p *provisionrv1.Pool) safety {
 // enough for an agent to change servers.
 func (s safety) unreachableAfter() time.Duration {
 	return min(max(s.silentAfter/4, time.Second), 30*time.Second)
-}
-
-// outdated says why the machine cannot become what its pool wants; it is empty where the agent can converge to it.
-func outdated(p *provisionrv1.Pool, m *provisionrv1.Machine) string {
-	spec, made := p.GetSpec(), m.GetSpec()
-	hardware := func(h *provisionrv1.Hardware) *provisionrv1.Hardware {
-		if h == nil {
-			return &provisionrv1.Hardware{}
-		}
-		return h
-	}
-	switch {
-	case !proto.Equal(spec.GetOs(), made.GetOs()):
-		return "the pool has another operating system"
-	case !proto.Equal(hardware(spec.GetHardware()), hardware(made.GetHardware())):
-		return "the pool has other hardware"
-	case state.ProviderName(p) != made.GetProvider():
-		return "the pool has another provider"
-	case spec.GetNetwork() != "" && spec.GetNetwork() != made.GetNetwork():
-		return "the pool has another network"
-	case spec.GetZone() != "" && spec.GetZone() != made.GetZone():
-		return "the pool has another zone"
-	}
-	return ""
 }
 
 // retryAfter is how long a failed machine stays before it is replaced: longer with each failure of its slot under the

@@ -21,6 +21,8 @@ type Compiled struct {
 	// Desired is what the agent is told first. Its components are sorted by name.
 	Desired *agentv1.Desired
 	parts   []part
+	// revision hashes all components, also those that Desired.Hash leaves out.
+	revision [sha256.Size]byte
 }
 
 // part is an encoded component. It is immutable.
@@ -121,19 +123,22 @@ func (v *view) compile(machineID string) (*Compiled, error) {
 	return assemble(parts, pool.GetMetadata().GetGeneration()), nil
 }
 
-// assemble hashes components: each name, a zero octet and the component's hash, in order of name.
+// assemble hashes components: each name, a zero octet and the component's hash, in order of name. Readiness is left out of
+// the hash of the desired state.
 func assemble(parts []part, generation uint64) *Compiled {
 	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.ref.Name, b.ref.Name) })
 	d := &agentv1.Desired{PoolGeneration: generation}
-	sum := sha256.New()
+	var wanted, all []byte
 	for _, p := range parts {
-		sum.Write([]byte(p.ref.Name))
-		sum.Write([]byte{0})
-		sum.Write(p.ref.Hash)
+		line := append(append([]byte(p.ref.Name), 0), p.ref.Hash...)
+		if all = append(all, line...); !strings.HasPrefix(p.ref.Name, readyPrefix) {
+			wanted = append(wanted, line...)
+		}
 		d.Components = append(d.Components, p.ref)
 	}
-	d.Hash = sum.Sum(nil)
-	return &Compiled{Desired: d, parts: parts}
+	hash := sha256.Sum256(wanted)
+	d.Hash = hash[:]
+	return &Compiled{Desired: d, parts: parts, revision: sha256.Sum256(all)}
 }
 
 func encode(name string, m proto.Message) (part, error) {

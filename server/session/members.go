@@ -13,21 +13,33 @@ import (
 // chunkSize is how many slots, by index, one chunk of membership holds: one machine's change costs its peers one chunk.
 const chunkSize = 256
 
-// chunks returns the encoded membership of a pool: every slot, held or not, for templates depend on the names alone.
+// readyPrefix begins the names of components that say which members are ready. They are told, but left out of
+// Desired.hash: readiness asks nothing of a machine, and with it in the hash each machine that becomes ready would have
+// all its peers converge, report and be judged anew.
+const readyPrefix = "ready/"
+
+// chunks returns the encoded membership of a pool: every slot, held or not, for templates depend on the names alone, and
+// beside it which of them are ready.
 func (v *view) chunks(pool string) ([]part, error) {
 	if known, ok := v.members[pool]; ok {
 		return known, nil
 	}
 	var parts []part
-	chunk, number := &agentv1.MemberChunk{Pool: pool}, uint32(0)
+	chunk, ready, number := &agentv1.MemberChunk{Pool: pool}, &agentv1.MemberChunk{Pool: pool}, uint32(0)
 	flush := func() error {
-		if len(chunk.Members) == 0 {
-			return nil
+		place := pool + "/" + strconv.FormatUint(uint64(number), 10)
+		for prefix, c := range map[string]*agentv1.MemberChunk{"members/": chunk, readyPrefix: ready} {
+			if len(c.Members) == 0 {
+				continue
+			}
+			p, err := encode(prefix+place, c)
+			if err != nil {
+				return err
+			}
+			parts = append(parts, p)
+			c.Members = nil
 		}
-		p, err := encode("members/"+pool+"/"+strconv.FormatUint(uint64(number), 10), chunk)
-		parts = append(parts, p)
-		chunk.Members = nil
-		return err
+		return nil
 	}
 	for slot := range v.s.SlotsOf(pool) {
 		if n := (slot.GetIndex() - 1) / chunkSize; n != number {
@@ -36,7 +48,11 @@ func (v *view) chunks(pool string) ([]part, error) {
 			}
 			number = n
 		}
-		chunk.Members = append(chunk.Members, v.member(slot))
+		m := v.s.Machine(slot.GetHolder())
+		chunk.Members = append(chunk.Members, v.member(slot, m))
+		if dnszone.Ready(m) {
+			ready.Members = append(ready.Members, &agentv1.Member{Index: slot.GetIndex()})
+		}
 	}
 	if err := flush(); err != nil {
 		return nil, err
@@ -45,10 +61,9 @@ func (v *view) chunks(pool string) ([]part, error) {
 	return parts, nil
 }
 
-func (v *view) member(slot *provisionrv1.Slot) *agentv1.Member {
-	m := v.s.Machine(slot.GetHolder())
+func (v *view) member(slot *provisionrv1.Slot, m *provisionrv1.Machine) *agentv1.Member {
 	out := &agentv1.Member{
-		Name: slot.GetMetadata().GetName(), Fqdn: slot.GetFqdn(), Index: slot.GetIndex(), MachineId: slot.GetHolder(), Ready: dnszone.Ready(m),
+		Name: slot.GetMetadata().GetName(), Fqdn: slot.GetFqdn(), Index: slot.GetIndex(), MachineId: slot.GetHolder(),
 	}
 	if addrs := dnszone.Addresses(v.s, m); len(addrs) > 0 {
 		out.Address = addrs[0].String()

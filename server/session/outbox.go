@@ -70,11 +70,11 @@ func slow() error {
 	return errs.New(errs.Exhausted, "the agent does not read what it is sent").WithHint("it may reconnect")
 }
 
-// offer gives the newest desired state, which is sent if its hash is another than that of the one before.
+// offer gives the newest desired state, which is sent if a component is another than in the one before.
 func (o *outbox) offer(c *Compiled) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.offered != nil && bytes.Equal(o.offered.Desired.Hash, c.Desired.Hash) {
+	if o.offered != nil && o.offered.revision == c.revision {
 		return
 	}
 	o.offered, o.desired = c, c.Desired

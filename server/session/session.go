@@ -136,6 +136,8 @@ func (h *Hub) quarantine(ctx context.Context, s *session) error {
 		WithHint("a machine was cloned: delete it; its pool replaces it")
 	h.refused(ctx, "session", s.machine, err)
 	command := &raftlogv1.Quarantine{Id: s.machine, Reason: "cloned identity: a second machine, at " + s.address + ", connected with it"}
+	// The clone may hang up at once: that must not save it.
+	ctx = context.WithoutCancel(ctx)
 	if failed := h.do(ctx, s.machine, &raftlogv1.Command{Kind: &raftlogv1.Command_Quarantine{Quarantine: command}}); failed != nil {
 		h.cfg.Logger.Error("cannot quarantine machine", "machine", s.machine, "error", failed)
 	}

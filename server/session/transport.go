@@ -42,7 +42,7 @@ func ServerOptions(c TransportConfig) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(&admission{credentials.NewTLS(c.TLS), make(chan struct{}, c.MaxHandshakes), c.HandshakeTimeout}),
 		grpc.ConnectionTimeout(2 * c.HandshakeTimeout),
-		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.MaxConcurrentStreams(8),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(16 << 10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.Keepalive, Timeout: 10 * time.Second}),

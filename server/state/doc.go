@@ -7,6 +7,6 @@
 // To follow changes, take the channel of [Store.Watch] first, then the snapshot: a change between the two closes the
 // channel, so none is missed.
 //
-// Names within a zone (machine names, pool names, aliases, static records) are one registry, which is derived from the
-// other tables and not part of a stored snapshot. History is bounded: see [MaxEvents] and [MaxApplied].
+// Names within a zone (machine names, pool names, aliases, static records, name servers) are one registry, which is derived
+// from the other tables and not part of a stored snapshot. History is bounded: see [MaxEvents] and [MaxApplied].
 package state

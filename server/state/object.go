@@ -68,9 +68,10 @@ func ObjectOf(row any) *provisionrv1.Object {
 
 // The kinds of name owners.
 const (
-	OwnerPool = "pool"
-	OwnerSlot = "slot"
-	OwnerZone = "zone"
+	OwnerPool   = "pool"
+	OwnerSlot   = "slot"
+	OwnerZone   = "zone"
+	OwnerMember = "server"
 )
 
 // PoolNames yields the names that a pool has for itself in its zone: its own and its aliases. Those of its slots are
@@ -103,6 +104,14 @@ func ZoneNames(z *provisionrv1.Zone) iter.Seq[NameOwner] {
 	}
 }
 
+// NameServer returns the name, within each zone, of a member as a name server.
+func NameServer(member string) string { return "ns-" + member }
+
+// MemberName returns the registry entry of a member in a zone.
+func MemberName(zone, member string) NameOwner {
+	return NameOwner{Zone: zone, Name: NameServer(member), Kind: OwnerMember, Owner: member}
+}
+
 // rebuildNames fills the name registry from the tables that it is derived from.
 func (tx *Tx) rebuildNames() error {
 	claim := func(n NameOwner) error {
@@ -114,6 +123,11 @@ func (tx *Tx) rebuildNames() error {
 	for z := range tx.Zones() {
 		for n := range ZoneNames(z) {
 			if err := claim(n); err != nil {
+				return err
+			}
+		}
+		for m := range tx.Members() {
+			if err := claim(MemberName(z.GetMetadata().GetName(), m.GetMetadata().GetName())); err != nil {
 				return err
 			}
 		}

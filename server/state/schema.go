@@ -63,9 +63,9 @@ var memTables = map[Table]string{
 // NameOwner says who has a name within a zone.
 type NameOwner struct {
 	Zone, Name string
-	// Kind is pool (its own name or an alias), slot or zone (a static record).
+	// Kind is pool (its own name or an alias), slot, zone (a static record) or server (a member as name server).
 	Kind string
-	// Owner is the name of the pool or, for a static record, of the zone.
+	// Owner is the name of the pool, of the zone of a static record, or of the member.
 	Owner string
 }
 

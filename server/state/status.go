@@ -3,6 +3,8 @@ package state
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
@@ -61,4 +63,29 @@ func PoolStatus(s *Snapshot, p *provisionrv1.Pool) *provisionrv1.PoolStatus {
 		}
 	}
 	return status
+}
+
+// Outdated says why a machine cannot become what its pool wants, so that it must be replaced; it is empty where the agent
+// can converge to it.
+func Outdated(p *provisionrv1.Pool, m *provisionrv1.Machine) string {
+	spec, made := p.GetSpec(), m.GetSpec()
+	hardware := func(h *provisionrv1.Hardware) *provisionrv1.Hardware {
+		if h == nil {
+			return &provisionrv1.Hardware{}
+		}
+		return h
+	}
+	switch {
+	case !proto.Equal(spec.GetOs(), made.GetOs()):
+		return "the pool has another operating system"
+	case !proto.Equal(hardware(spec.GetHardware()), hardware(made.GetHardware())):
+		return "the pool has other hardware"
+	case ProviderName(p) != made.GetProvider():
+		return "the pool has another provider"
+	case spec.GetNetwork() != "" && spec.GetNetwork() != made.GetNetwork():
+		return "the pool has another network"
+	case spec.GetZone() != "" && spec.GetZone() != made.GetZone():
+		return "the pool has another zone"
+	}
+	return ""
 }

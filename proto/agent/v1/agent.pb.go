@@ -778,7 +778,8 @@ func (x *Welcome) GetTrust() *Trust {
 // Desired is the machine's desired state: its components by hash. The agent asks by Want for those that it lacks.
 type Desired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Hash is the SHA-256 over the sorted component names and hashes.
+	// Hash is the SHA-256 over the sorted component names and hashes, but for those of readiness, which ask nothing of the
+	// machine.
 	Hash []byte `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// PoolGeneration is the generation of the pool that this was compiled from.
 	PoolGeneration uint64          `protobuf:"varint,2,opt,name=pool_generation,json=poolGeneration,proto3" json:"pool_generation,omitempty"`
@@ -840,7 +841,8 @@ func (x *Desired) GetComponents() []*ComponentRef {
 
 type ComponentRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is machine, pool, or members/POOL/CHUNK.
+	// Name is machine, pool, members/POOL/CHUNK or ready/POOL/CHUNK. The last is a MemberChunk of the ready members, which
+	// have an index only; it is missing where none is ready.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Hash is the SHA-256 of the component's encoded body.
 	Hash          []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -1975,7 +1977,7 @@ type Member struct {
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// MachineId of the holder.
 	MachineId string `protobuf:"bytes,5,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
-	// Ready members are answered under the pool's aliases.
+	// Ready members are answered under the pool's aliases. Not sent within members/POOL/CHUNK: see ComponentRef.
 	Ready         bool `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

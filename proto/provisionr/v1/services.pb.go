@@ -2912,11 +2912,15 @@ func (x *ListTokensResponse) GetTokens() []*Token {
 }
 
 type CreateTokenRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	Role          Role                   `protobuf:"varint,3,opt,name=role,proto3,enum=provisionr.v1.Role" json:"role,omitempty"`
-	Ttl           *durationpb.Duration   `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the token. Default: one is made.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// User that the bearer acts as. Default: the caller.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Role is at most the user's. Default: the user's.
+	Role Role `protobuf:"varint,3,opt,name=role,proto3,enum=provisionr.v1.Role" json:"role,omitempty"`
+	// Ttl of the token. Default 90 days, at most 365 days.
+	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -128,7 +128,7 @@ async function pollProofs(signal) {
     } catch (error) {
       if (signal.aborted) return;
     }
-    await new Promise((done) => setTimeout(done, 3000));
+    await new Promise((done) => setTimeout(done, pools.size ? 3000 : 200));
   }
 }
 

@@ -118,6 +118,12 @@ func (w *watching) look(ctx context.Context, index uint64) (scene, uint64, error
 	if err != nil {
 		return scene{}, 0, err
 	}
+	if pools.GetVersion().GetIndex() > machines.GetVersion().GetIndex() {
+		// Pools that are ready must not be shown beside machines that were not yet.
+		if machines, err = w.client.machines.ListMachines(ctx, &provisionrv1.ListMachinesRequest{}); err != nil {
+			return scene{}, 0, err
+		}
+	}
 	now := scene{
 		pools: slices.DeleteFunc(pools.Pools, func(p *provisionrv1.Pool) bool { return !slices.Contains(w.pools, p.GetMetadata().GetName()) }),
 		machines: slices.DeleteFunc(ordered(machines.Machines), func(m *provisionrv1.Machine) bool {

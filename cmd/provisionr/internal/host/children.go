@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,42 +24,98 @@ import (
 // restartAfter is how long a server that ended stays down before it is started anew.
 const restartAfter = time.Second
 
-// runChildren runs each server as a process of its own and starts anew those that end, until ctx ends.
-func (f *devFlags) runChildren(ctx context.Context, s cli.Streams) error {
-	self, err := os.Executable()
-	if err != nil {
-		return errs.New(errs.Internal, "cannot find this program: %w", err)
+// runChildren runs each server as a process of its own and starts anew those that end, until ctx ends. Servers that are
+// members already are started together, for none of them serves without a majority; new ones join one after the other.
+func (f *devFlags) runChildren(ctx context.Context, s cli.Streams, self string) error {
+	var members, joining []*serverFlags
+	for n := 1; n <= f.servers; n++ {
+		if m := f.member(n); m.joined() {
+			members = append(members, m)
+		} else {
+			joining = append(joining, m)
+		}
+	}
+	if len(members) > 0 && !f.member(1).joined() {
+		return errs.New(errs.Conflict, "cannot start: the first server of %s is missing", f.data).
+			WithHint("remove the cluster with `provisionr dev down` and begin anew")
 	}
 	ctx, stop := context.WithCancel(ctx)
-	var children sync.WaitGroup
+	var running sync.WaitGroup
 	// Before the output is closed, every child must have ended.
-	defer children.Wait()
+	defer running.Wait()
 	defer stop()
-	for n := 1; n <= f.servers; n++ {
-		member := f.member(n)
-		args, env := member.args(), os.Environ()
-		if n > 1 && !exists(filepath.Join(member.data, "identity", "member.json")) {
+	failed := make(chan error, f.servers)
+	start := func(m *serverFlags, env ...string) (*child, error) {
+		if m.name != firstServer {
+			if err := f.awaitGateway(ctx, failed); err != nil {
+				return nil, err
+			}
+		}
+		if err := os.Remove(m.readyFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, errs.New(errs.Internal, "cannot start %s: %w", m.name, err)
+		}
+		c := &child{name: m.name, ready: m.readyFile(), self: self, args: m.args(), env: append(os.Environ(), env...)}
+		running.Go(func() {
+			if err := c.supervise(ctx, s); err != nil {
+				failed <- err
+			}
+		})
+		return c, nil
+	}
+	var started []*child
+	for _, m := range members {
+		c, err := start(m)
+		if err != nil {
+			return err
+		}
+		started = append(started, c)
+	}
+	for _, c := range started {
+		if err := c.await(ctx, failed); err != nil {
+			return err
+		}
+	}
+	for _, m := range joining {
+		var env []string
+		if m.name != firstServer {
 			token, err := f.joinToken(ctx, self)
 			if err != nil {
 				return err
 			}
+			m.joinAddress = f.api()
 			// Other users of the host see arguments.
-			args, env = append(args, "--join-address", f.api()), append(env, "PROVISIONR_JOIN_TOKEN="+token)
+			env = []string{"PROVISIONR_JOIN_TOKEN=" + token}
 		}
-		if err := os.Remove(filepath.Join(member.data, "ready")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return errs.New(errs.Internal, "cannot start %s: %w", member.name, err)
-		}
-		failed := make(chan error, 1)
-		children.Go(func() { failed <- supervise(ctx, s, self, args, env) })
-		if err := awaitFile(ctx, filepath.Join(member.data, "ready"), failed); err != nil {
+		c, err := start(m, env...)
+		if err != nil {
 			return err
 		}
+		if err := c.await(ctx, failed); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
 	}
 	if err := f.ready(s); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// awaitGateway waits for the gateway of the machines' network, which the first server makes and all listen on.
+func (f *devFlags) awaitGateway(ctx context.Context, failed <-chan error) error {
+	gateway := f.gateway()
+	return await(ctx, failed, func() bool {
+		if gateway == "" {
+			return true
+		}
+		addresses, err := net.InterfaceAddrs()
+		return err == nil && slices.ContainsFunc(addresses, func(a net.Addr) bool {
+			return strings.HasPrefix(a.String(), gateway+"/")
+		})
+	})
 }
 
 // args are the command line of `server`.
@@ -70,6 +127,9 @@ func (m *serverFlags) args() []string {
 	}
 	if m.agentDir != "" {
 		args = append(args, "--agent-dir", m.agentDir)
+	}
+	if m.joinAddress != "" {
+		args = append(args, "--join-address", m.joinAddress)
 	}
 	if m.bootstrap {
 		args = append(args, "--bootstrap")
@@ -104,30 +164,46 @@ func (f *devFlags) joinToken(ctx context.Context, self string) (string, error) {
 	return fields[i], nil
 }
 
-// supervise runs a server again and again until ctx ends. One that fails at its first start ends it.
-func supervise(ctx context.Context, s cli.Streams, self string, args, env []string) error {
-	for first := true; ; first = false {
-		cmd := exec.CommandContext(ctx, self, args...)
-		cmd.Env, cmd.Stdout, cmd.Stderr = env, s.Out, s.Err
+// child is a server as a process of its own.
+type child struct {
+	name, ready string
+	self        string
+	args, env   []string
+	// served says that the server was ready once.
+	served atomic.Bool
+}
+
+// supervise runs the server again and again until ctx ends. One that ends by itself before it was ever ready would do so
+// again: that is its error.
+func (c *child) supervise(ctx context.Context, s cli.Streams) error {
+	for {
+		cmd := exec.CommandContext(ctx, c.self, c.args...)
+		cmd.Env, cmd.Stdout, cmd.Stderr = c.env, s.Out, s.Err
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = stopTimeout
 		// A server must not outlive dev, or the next dev would find its ports taken.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-		began := time.Now()
 		err := runLocked(cmd)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if first && time.Since(began) < restartAfter {
-			return errs.New(errs.Internal, "the server %s: %w", args[2], err)
+		if killed := cmd.ProcessState != nil && !cmd.ProcessState.Exited(); !killed && !c.served.Load() {
+			return errs.New(errs.Internal, "the server %s ended before it served: %v", c.name, err)
 		}
-		fmt.Fprintf(s.Err, "server %s ended (%v); starting it again\n", args[2], err)
+		fmt.Fprintf(s.Err, "server %s ended (%v); starting it again\n", c.name, err)
 		select {
 		case <-time.After(restartAfter):
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// await waits until the server is ready; it returns the error of any server that ended for good before.
+func (c *child) await(ctx context.Context, failed <-chan error) error {
+	err := await(ctx, failed, func() bool { return exists(c.ready) })
+	c.served.Store(err == nil)
+	return err
 }
 
 // runLocked runs the command from one thread, whose end would count as the parent's for Pdeathsig.
@@ -137,11 +213,11 @@ func runLocked(cmd *exec.Cmd) error {
 	return cmd.Run()
 }
 
-// awaitFile waits until the file is there.
-func awaitFile(ctx context.Context, path string, failed <-chan error) error {
+// await waits until done says so or ctx ends.
+func await(ctx context.Context, failed <-chan error, done func() bool) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for !exists(path) {
+	for !done() {
 		select {
 		case <-tick.C:
 		case err := <-failed:

@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -10,12 +12,16 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/provisionr/provisionr/cmd/provisionr/internal/cli"
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/version"
 	"github.com/provisionr/provisionr/server"
 )
+
+// firstServer begins the cluster and boots its machines.
+const firstServer = "s1"
 
 // maxServers bounds the members that dev runs on one host.
 const maxServers = 7
@@ -69,12 +75,21 @@ func (f *devFlags) run(ctx context.Context, s cli.Streams) error {
 	if err := os.MkdirAll(f.data, 0o700); err != nil {
 		return errs.New(errs.Internal, "cannot make the data directory: %w", err)
 	}
-	if err := os.WriteFile(f.file("dev.pid"), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return errs.New(errs.Internal, "cannot write to the data directory: %w", err)
+	release, err := f.claim()
+	if err != nil {
+		return err
 	}
-	defer os.Remove(f.file("ready"))
+	defer release()
+	if more := f.member(f.servers + 1); more.joined() {
+		return errs.New(errs.Conflict, "cannot run %d servers: %s holds a cluster of more", f.servers, f.data).
+			WithHint("give --servers with their number, or remove the cluster with `provisionr dev down`")
+	}
 	if f.servers > 1 {
-		return f.runChildren(ctx, s)
+		self, err := os.Executable()
+		if err != nil {
+			return errs.New(errs.Internal, "cannot find this program: %w", err)
+		}
+		return f.runChildren(ctx, s, self)
 	}
 	member := f.member(1)
 	config, err := member.config(slog.New(slog.NewTextHandler(s.Err, nil)))
@@ -97,10 +112,46 @@ func (f *devFlags) run(ctx context.Context, s cli.Streams) error {
 	return readyErr
 }
 
+// pidFile is locked by the process that runs the cluster, and holds its id.
+const pidFile = "dev.pid"
+
+// claim makes this process the one that runs the cluster, and takes back what says that it serves, also what a crash left.
+func (f *devFlags) claim() (release func(), err error) {
+	file, err := os.OpenFile(f.file(pidFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "cannot write to the data directory: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		file.Close()
+		return nil, errs.New(errs.Conflict, "cannot start: another process runs the cluster of %s", f.data).
+			WithHint("stop it, or give another --data")
+	}
+	unready := func() error {
+		if err := os.Remove(f.file("ready")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	err = file.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintln(file, os.Getpid())
+	}
+	if err = errors.Join(err, unready()); err != nil {
+		file.Close()
+		return nil, errs.New(errs.Internal, "cannot write to the data directory: %w", err)
+	}
+	return func() {
+		// The data directory may be gone by now, and the mark with it.
+		_ = unready()
+		file.Close()
+	}, nil
+}
+
 // member returns the flags of the nth server, from 1.
 func (f *devFlags) member(n int) *serverFlags {
 	shift := uint16(10 * (n - 1))
 	m := &serverFlags{
+		// The first is firstServer.
 		name: "s" + strconv.Itoa(n), data: f.file("s" + strconv.Itoa(n)), advertise: "127.0.0.1",
 		clusterName: f.name, domain: f.domain, agentDir: f.agentDir, cidr: f.cidr, cache: f.cache,
 		listen: []string{"127.0.0.1"}, bootstrap: n == 1, local: n == 1 && !f.noLocal, networkHosts: map[string]string{},

@@ -46,12 +46,12 @@ func newDown(s cli.Streams) *cobra.Command {
 
 // down removes a cluster. It may be repeated, and needs nothing to be running or whole.
 func down(ctx context.Context, data string, s cli.Streams) error {
-	pidFiles, err := filepath.Glob(filepath.Join(data, "s*", "pid"))
+	pidFiles, err := filepath.Glob(filepath.Join(data, "s*", server.LockFile))
 	if err != nil {
 		return errs.New(errs.Internal, "cannot look for servers: %w", err)
 	}
 	// The parent first, for it starts its servers anew.
-	for _, file := range append([]string{filepath.Join(data, "dev.pid")}, pidFiles...) {
+	for _, file := range append([]string{filepath.Join(data, pidFile)}, pidFiles...) {
 		if err := stop(ctx, file, data); err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func ours(pid int, data string) bool {
 	if err != nil || !strings.HasPrefix(filepath.Base(link), "provisionr") {
 		return false
 	}
-	if text, err := os.ReadFile(filepath.Join(data, "dev.pid")); err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(pid) {
+	if text, err := os.ReadFile(filepath.Join(data, pidFile)); err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(pid) {
 		return pid != os.Getpid()
 	}
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))

@@ -48,13 +48,18 @@ once the data directory belongs to a cluster, so that one command line serves a 
 				return saveAdmin(filepath.Join(f.data, "admin"), f.clusterName, net.JoinHostPort(f.advertise, strconv.Itoa(int(f.ports.API))), c)
 			}
 			config.Progress = func(line string) { fmt.Fprintln(s.Out, line) }
+			served := false
 			config.Ready = func() {
 				fmt.Fprintf(s.Out, "member %s serves\n", f.name)
-				f.mark("ready", s)
+				f.markReady(s)
+				served = true
 			}
-			f.mark("pid", s)
-			defer os.Remove(filepath.Join(f.data, "ready"))
-			return server.Run(cmd.Context(), config)
+			err = server.Run(cmd.Context(), config)
+			if served {
+				// Only then is it this process's: another may run on the directory.
+				_ = os.Remove(f.readyFile())
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()
@@ -79,16 +84,19 @@ once the data directory belongs to a cluster, so that one command line serves a 
 	return cmd
 }
 
-// mark writes a file with this process's id for those who look for it. A data directory that cannot be written to is
-// the server's own error to report.
-func (f *serverFlags) mark(name string, s cli.Streams) {
-	err := os.MkdirAll(f.data, 0o700)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(f.data, name), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
+// readyFile is there while the member serves.
+func (f *serverFlags) readyFile() string { return filepath.Join(f.data, "ready") }
+
+func (f *serverFlags) markReady(s cli.Streams) {
+	if err := os.WriteFile(f.readyFile(), []byte(version.Version+"\n"), 0o600); err != nil {
+		fmt.Fprintf(s.Err, "cannot say that the member serves: %v\n", err)
 	}
-	if err != nil {
-		fmt.Fprintf(s.Err, "cannot write %s: %v\n", name, err)
-	}
+}
+
+// joined reports whether the member belongs to a cluster.
+func (f *serverFlags) joined() bool {
+	_, err := os.Stat(filepath.Join(f.data, "identity", "member.json"))
+	return err == nil
 }
 
 // config turns flags into the configuration of a member.
