@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -114,7 +115,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a.link, err = link.New(link.Config{
 		Identity: a.identity, Store: a.cache, Outbox: outbox, Runner: host.Processes{}, Desired: a.take, Verify: a.verify,
-		Connected: a.status.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
+		Connected: a.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.cache.Close())
@@ -168,7 +169,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	return context.Cause(loop)
 }
 
-// take makes a desired state the machine's. The same one again, as after each reconnect, changes nothing.
+// take makes a desired state the machine's. The same one again, as after each reconnect, changes nothing; one with the
+// same hash, in which other members are ready, changes what names are answered.
 func (a *Agent) take(s *desired.State) {
 	a.taking.Lock()
 	defer a.taking.Unlock()
@@ -176,16 +178,21 @@ func (a *Agent) take(s *desired.State) {
 		a.reporter.failed(errs.New(errs.Invalid, "cannot use desired state: it is for machine %s", s.Machine.MachineId))
 		return
 	}
-	if old := a.state.Load(); old != nil && string(old.Hash) == string(s.Hash) {
+	old := a.state.Load()
+	same := old != nil && bytes.Equal(old.Hash, s.Hash)
+	if same && bytes.Equal(old.Revision, s.Revision) {
 		return
 	}
-	a.config.Logger.Info("new desired state", "generation", s.PoolGeneration)
 	a.state.Store(s)
 	if a.config.Parts.Stub != nil {
 		if err := a.config.Parts.Stub.Set(s); err != nil {
 			a.config.Logger.Error("cannot answer names of the desired state", "error", err)
 		}
 	}
+	if same {
+		return
+	}
+	a.config.Logger.Info("new desired state", "generation", s.PoolGeneration)
 	select {
 	case a.moved <- struct{}{}:
 	default:
@@ -196,12 +203,22 @@ func (a *Agent) take(s *desired.State) {
 	}
 }
 
+// connected follows the begin of each session, and its end, where there is no server.
+func (a *Agent) connected(server string) {
+	a.status.connected(server)
+	if server != "" {
+		a.reporter.connected()
+	}
+}
+
 // ran follows each run.
 func (a *Agent) ran(r converge.Report) {
-	a.lastRun.Store(r.Run)
+	before := a.lastRun.Swap(r.Run)
 	a.reporter.done(r)
 	a.status.ran(r)
-	if r.First || len(r.Changes) > 0 {
+	// What got right by itself is no change.
+	recovered := before != nil && before.Err() != nil && r.Run.Err() == nil
+	if r.First || recovered || len(r.Changes) > 0 {
 		a.proofs.again()
 		// A run that changed something has read much that the next ones will not.
 		debug.FreeOSMemory()

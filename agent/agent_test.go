@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"strings"
@@ -170,7 +171,7 @@ func motd(t *testing.T, h host.Host) string {
 func TestFromJoinToProven(t *testing.T) {
 	s := agenttest.New(t, nil)
 	h := newMachine(t, s)
-	r, stop := start(t, h)
+	_, stop := start(t, h)
 	in := session(t, s)
 	give(t, in, pool("one"))
 	until(t, in, "converged and proven", func(all *agentv1.Report) bool {
@@ -208,7 +209,7 @@ func TestFromJoinToProven(t *testing.T) {
 	stop()
 	s.Stop()
 	write(t, h, "/etc/motd", "edited by hand\n")
-	r, _ = start(t, h)
+	r, _ := start(t, h)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r.log.Wait(ctx, t, "resource changed", "file//etc/motd")
@@ -227,6 +228,36 @@ func TestFromJoinToProven(t *testing.T) {
 	defer r.stub.mu.Unlock()
 	if got := strings.Join(r.stub.set, " "); got != "one two" {
 		t.Errorf("the stub was set to %q", got)
+	}
+}
+
+// TestReadinessChangesNamesOnly: a desired state with the same hash, in which another member is ready, is answered and not
+// converged to.
+func TestReadinessChangesNamesOnly(t *testing.T) {
+	s := agenttest.New(t, nil)
+	r, _ := start(t, newMachine(t, s))
+	in := session(t, s)
+	give(t, in, pool("one"))
+	until(t, in, "converged", func(all *agentv1.Report) bool { return all.Converged && len(all.Proofs) >= 2 })
+	d, _ := agenttest.Desired(t, pool("one"))
+	body, err := proto.Marshal(&agentv1.MemberChunk{Pool: "p", Members: []*agentv1.Member{{Index: 2}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(body)
+	d.Components = append(d.Components, &agentv1.ComponentRef{Name: "ready/p/0", Hash: hash[:]})
+	in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_Desired{Desired: d}})
+	in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_Component{Component: &agentv1.Component{Hash: hash[:], Body: body}}})
+	// What comes after shows that nothing came of it.
+	give(t, in, pool("two"))
+	until(t, in, "the next state", func(all *agentv1.Report) bool { return all.Converged && len(all.Changes) == 1 })
+	r.stub.mu.Lock()
+	defer r.stub.mu.Unlock()
+	if got := strings.Join(r.stub.set, " "); got != "one one two" {
+		t.Errorf("the stub was set to %q", got)
+	}
+	if n := strings.Count(r.log.String(), "new desired state"); n != 2 {
+		t.Errorf("%d desired states were converged to, not 2", n)
 	}
 }
 

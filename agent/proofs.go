@@ -14,9 +14,11 @@ import (
 const (
 	// provenEvery is the time between sets of proofs while all are proven, varied by a tenth.
 	provenEvery = 5 * time.Minute
-	// firstProof and lastProof bound the wait while one is not.
+	// firstProof and lastProof bound the wait while one is not. In between it is an eighth of the time for which that has been
+	// so: a machine that becomes right is proven with little delay, however long that took, and a pool grows as fast.
 	firstProof = 500 * time.Millisecond
 	lastProof  = time.Minute
+	proofShare = 8
 )
 
 // Prover proves assumptions: package prove.
@@ -75,21 +77,23 @@ func (p *proofs) prove(ctx context.Context, all bool) bool {
 func (p *proofs) run(ctx context.Context) error {
 	timer := time.NewTimer(provenEvery)
 	defer timer.Stop()
-	var retry time.Duration
+	var since time.Time // when it was first found that not all is proven
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.wake:
-			retry = 0
+			since = time.Time{}
 		case <-timer.C:
 		}
 		next := provenEvery + rand.N(provenEvery/5) - provenEvery/10
 		if p.prove(ctx, false) {
-			retry = 0
+			since = time.Time{}
 		} else {
-			retry = min(max(2*retry, firstProof), lastProof)
-			next = retry
+			if since.IsZero() {
+				since = time.Now()
+			}
+			next = min(max(time.Since(since)/proofShare, firstProof), lastProof)
 		}
 		timer.Reset(next)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type reporter struct {
 	busy *time.Timer
 	// proofs are the outcomes as they were last put into the outbox, by machine and assumption.
 	proofs map[string]*agentv1.Proof
+	// whole says that the next set is to be reported whole.
+	whole bool
 }
 
 func newReporter(version string, outbox *link.Outbox, skew func() time.Duration) *reporter {
@@ -44,13 +47,18 @@ func (r *reporter) now(resource string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopBusy()
-	r.busy = time.AfterFunc(slow, func() {
+	var own *time.Timer
+	own = time.AfterFunc(slow, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.busy != own {
+			return // stopped after it had fired: what was slow is done
+		}
 		next := proto.CloneOf(r.status)
 		next.Converged, next.Message = false, "changing "+resource
 		r.put(next, nil, nil)
 	})
+	r.busy = own
 }
 
 func (r *reporter) stopBusy() {
@@ -87,11 +95,20 @@ func (r *reporter) failed(err error) {
 	r.put(next, nil, nil)
 }
 
+// connected notes that a session began. The servers may know less than they acknowledged, as after a restore, so that the next
+// set of proofs is told whole.
+func (r *reporter) connected() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.whole = true
+}
+
 // proven notes a whole set of proofs, and reports those that changed, or all. One that is no longer made, as about a peer
 // that is gone, is reported without a state, which removes it.
 func (r *reporter) proven(set []*agentv1.Proof, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	all, r.whole = all || r.whole, false
 	known := make(map[string]*agentv1.Proof, len(set))
 	var changed []*agentv1.Proof
 	for _, p := range set {
@@ -128,11 +145,12 @@ func describe(skew time.Duration) string {
 	return fmt.Sprintf("the machine's clock is %s %s the servers'", skew.Abs().Round(time.Second), side)
 }
 
-// clip bounds a status message.
+// clip bounds a status message and makes it valid UTF-8, which it may not be, where a program's words are in it, or become by
+// the cut: the encoding of a report refuses anything else.
 func clip(s string) string {
 	const most = 1 << 10
 	if len(s) > most {
-		return s[:most] + "..."
+		s = s[:most] + "..."
 	}
-	return s
+	return strings.ToValidUTF8(s, "?")
 }

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/link"
@@ -31,10 +33,15 @@ func TestOnlyChangesOfProofsAreReported(t *testing.T) {
 		{"first", []*agentv1.Proof{proof("a", failed), proof("b", proven)}, false, "a:2 b:1"},
 		{"same", []*agentv1.Proof{proof("a", failed), proof("b", proven)}, false, ""},
 		{"changed", []*agentv1.Proof{proof("a", proven), proof("b", proven)}, false, "a:1"},
+		{"after a new session", []*agentv1.Proof{proof("a", proven), proof("b", proven)}, false, "a:1 b:1"},
+		{"only once", []*agentv1.Proof{proof("a", proven), proof("b", proven)}, false, ""},
 		{"asked for", []*agentv1.Proof{proof("a", proven), proof("b", proven)}, true, "a:1 b:1"},
 		{"gone", []*agentv1.Proof{proof("a", proven)}, false, "b:0"},
 	} {
 		got = nil
+		if step.name == "after a new session" {
+			r.connected()
+		}
 		r.proven(step.set, step.all)
 		var words []string
 		for _, p := range got {
@@ -67,4 +74,31 @@ func TestStatusTellsWhatIsSlow(t *testing.T) {
 			t.Errorf("messages %q, want %q", got, want)
 		}
 	})
+}
+
+// A timer that fired just before the run ended must not have the last word.
+func TestSlowIsNotToldAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter("test", link.NewOutbox(), func() time.Duration { return 0 })
+		var last *agentv1.Report
+		r.send = func(report *agentv1.Report) { last = report }
+		r.now("package/all")
+		r.mu.Lock()
+		time.Sleep(slow) // the timer's function waits for the lock
+		r.stopBusy()
+		r.put(&agentv1.Report{Converged: true}, nil, nil)
+		r.mu.Unlock()
+		synctest.Wait()
+		if !last.Converged {
+			t.Errorf("the last word is %v", last)
+		}
+	})
+}
+
+func TestMessagesCanBeEncoded(t *testing.T) {
+	for name, text := range map[string]string{"cut": strings.Repeat("ö", 600) + strings.Repeat("x…", 600), "odd": "x" + strings.Repeat("ö", 600), "raw": "said \xff"} {
+		if _, err := proto.Marshal(&agentv1.Report{Message: clip(text)}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

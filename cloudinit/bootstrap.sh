@@ -36,11 +36,8 @@ beacon() {
 # good FILE says whether the file is the agent.
 good() { [ "$(sha256sum <"$1" 2>/dev/null)" = "$want  -" ]; }
 
-start() {
-	systemctl daemon-reload
-	systemctl enable --quiet provisionr-agent.service
-	systemctl start --no-block provisionr-agent.service
-}
+# cloud-init has enabled the unit.
+start() { systemctl start --no-block provisionr-agent.service; }
 
 # An agent that upgraded itself has another hash: what was installed once is never replaced.
 if [ -x "$agent" ] && [ -e "$agent.installed" ]; then

@@ -199,7 +199,7 @@ func FuzzRender(f *testing.F) {
 			return
 		}
 		d := parse(t, userData)
-		if len(d.WriteFiles) != 5 || len(d.RunCmd) != 3 || d.FQDN != fqdn {
+		if len(d.WriteFiles) != 5 || len(d.RunCmd) != 2 || d.FQDN != fqdn {
 			t.Fatalf("a value changed the structure: %q", userData)
 		}
 		var b cloudinit.Bootstrap

@@ -20,11 +20,12 @@ const (
 	MaxComponent  = 16 << 20
 )
 
-// Names of components; a chunk of membership is members/POOL/CHUNK.
+// Names of components; a chunk of membership is members/POOL/CHUNK, and which of its members are ready ready/POOL/CHUNK.
 const (
 	machineName   = "machine"
 	poolName      = "pool"
 	membersPrefix = "members/"
+	readyPrefix   = "ready/"
 )
 
 // Check reports whether a Desired message is well formed, before any component is asked for.
@@ -48,6 +49,12 @@ func Check(d *agentv1.Desired) error {
 	return nil
 }
 
+// slot names a member of a pool.
+type slot struct {
+	pool  string
+	index uint32
+}
+
 // Decode builds the State that a Desired message stands for. Body returns the body of a component by its hash.
 // Components with unknown names are ignored: a newer server may send more than this agent knows.
 // All errors have kind errs.Invalid; the result obeys every bound of the proto definitions.
@@ -59,7 +66,9 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 		Hash: bytes.Clone(d.Hash), PoolGeneration: d.PoolGeneration,
 		Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{}, Members: make(map[string][]*agentv1.Member),
 	}
+	revision, ready := sha256.New(), map[slot]bool{}
 	for _, ref := range d.Components {
+		revision.Write(append(append([]byte(ref.Name), 0), ref.Hash...))
 		var into proto.Message
 		chunk := &agentv1.MemberChunk{}
 		switch {
@@ -67,7 +76,7 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 			into = s.Machine
 		case ref.Name == poolName:
 			into = s.Pool
-		case strings.HasPrefix(ref.Name, membersPrefix):
+		case strings.HasPrefix(ref.Name, membersPrefix), strings.HasPrefix(ref.Name, readyPrefix):
 			into = chunk
 		default:
 			continue
@@ -79,8 +88,20 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 		if err := proto.Unmarshal(data, into); err != nil {
 			return nil, errs.New(errs.Invalid, "cannot decode component %s: %w", ref.Name, err)
 		}
-		if into == chunk {
+		switch {
+		case into != chunk:
+		case strings.HasPrefix(ref.Name, readyPrefix):
+			for _, m := range chunk.Members {
+				ready[slot{chunk.Pool, m.GetIndex()}] = true
+			}
+		default:
 			s.Members[chunk.Pool] = append(s.Members[chunk.Pool], chunk.Members...)
+		}
+	}
+	s.Revision = revision.Sum(nil)
+	for pool, members := range s.Members {
+		for _, m := range members {
+			m.Ready = ready[slot{pool, m.GetIndex()}]
 		}
 	}
 	for _, pool := range slices.Sorted(maps.Keys(s.Members)) {

@@ -19,6 +19,7 @@ type parts struct {
 	machine *agentv1.MachineComponent
 	pool    *agentv1.PoolComponent
 	chunks  []*agentv1.MemberChunk
+	ready   *agentv1.MemberChunk
 }
 
 func example() *parts {
@@ -40,8 +41,9 @@ func example() *parts {
 		chunks: []*agentv1.MemberChunk{{Pool: "zk", Members: []*agentv1.Member{
 			{Name: "zk-3", Fqdn: "zk-3.provisionr.internal", Index: 3},
 			{Name: "zk-2", Fqdn: "zk-2.provisionr.internal", Index: 2, Address: "10.88.0.12", MachineId: "m-aaaabbbbccccdddd"},
-			{Name: "zk-1", Fqdn: "zk-1.provisionr.internal", Index: 1, Address: "10.88.0.11", MachineId: "m-eeeeffffgggghhhh", Ready: true},
+			{Name: "zk-1", Fqdn: "zk-1.provisionr.internal", Index: 1, Address: "10.88.0.11", MachineId: "m-eeeeffffgggghhhh"},
 		}}},
+		ready: &agentv1.MemberChunk{Pool: "zk", Members: []*agentv1.Member{{Index: 1}, {Index: 9}}},
 	}
 }
 
@@ -63,6 +65,7 @@ func (p *parts) encode(t testing.TB) (*agentv1.Desired, func([]byte) ([]byte, bo
 	for i, c := range p.chunks {
 		add("members/"+c.Pool+"/"+string(rune('0'+i)), c)
 	}
+	add("ready/"+p.ready.Pool+"/0", p.ready)
 	return d, func(h []byte) ([]byte, bool) { b, ok := bodies[string(h)]; return b, ok }
 }
 
@@ -79,6 +82,30 @@ func TestDecode(t *testing.T) {
 	}
 	if !slices.Equal(order, []string{"zk-1", "zk-2", "zk-3"}) || s.Self().Name != "zk-2" || len(s.Peers()) != 1 || s.PoolGeneration != 4 {
 		t.Errorf("members %v, self %v, peers %v", order, s.Self(), s.Peers())
+	}
+	if m := s.Members["zk"]; !m[0].Ready || m[1].Ready || m[2].Ready {
+		t.Errorf("ready: %v", m)
+	}
+	changed := example()
+	changed.ready.Members = changed.ready.Members[1:]
+	again, err := desired.Decode(changed.encode(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Members["zk"][0].Ready || bytes.Equal(again.Revision, s.Revision) {
+		t.Error("readiness does not change the state")
+	}
+}
+
+// What servers admit must not be refused here: it would stop every machine of its pool.
+func TestDecodeAcceptsWhatIsAdmitted(t *testing.T) {
+	p := example()
+	p.machine.NtpServers = []string{"0.Debian.pool.ntp.org.", "10.88.0.1", "fd00::1"}
+	for _, ending := range []string{"service", "socket", "timer", "path", "mount", "target", "automount", "swap", "slice"} {
+		p.pool.Services = append(p.pool.Services, &agentv1.Service{Name: "a@b-c." + ending})
+	}
+	if _, err := desired.Decode(p.encode(t)); err != nil {
+		t.Error(err)
 	}
 }
 

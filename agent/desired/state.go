@@ -9,8 +9,11 @@ import (
 
 // State is a complete desired state.
 type State struct {
-	// Hash is the SHA-256 over the sorted component names and hashes.
+	// Hash identifies what is asked of the machine: it is the server's, over all components but the readiness of members.
 	Hash []byte
+	// Revision is the SHA-256 over the names and hashes of all components. Where it alone is new, only names are answered
+	// in another way: there is nothing to converge to.
+	Revision []byte
 	// PoolGeneration is the generation of the pool that the state was compiled from.
 	PoolGeneration uint64
 	Machine        *agentv1.MachineComponent

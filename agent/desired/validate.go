@@ -19,7 +19,7 @@ var (
 	versionPattern = regexp.MustCompile(`^([0-9][A-Za-z0-9.+:~-]*)?$`)
 	userPattern    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	repoPattern    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$`)
-	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,255}\.(service|socket|timer|target|path|mount)$`)
+	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,255}\.(service|socket|timer|target|path|mount|automount|swap|slice)$`)
 )
 
 func invalid(format string, args ...any) error {
@@ -58,7 +58,8 @@ func (s *State) validateMachine() error {
 		return invalid("range %q", m.Cidr)
 	}
 	for _, server := range m.NtpServers {
-		if !isAddr(server) && !hostPattern.MatchString(server) {
+		// Names may be written with capitals and a final dot.
+		if !isAddr(server) && !hostPattern.MatchString(strings.ToLower(strings.TrimSuffix(server, "."))) {
 			return invalid("time server %q", server)
 		}
 	}

@@ -54,7 +54,7 @@ type Units interface {
 	Restart(ctx context.Context, name string) error
 	// ReloadOrRestart reloads where the unit can, else restarts.
 	ReloadOrRestart(ctx context.Context, name string) error
-	// Enable and Disable change what starts at boot.
+	// Enable and Disable change what starts at boot, and have the unit files read again.
 	Enable(ctx context.Context, name string) error
 	Disable(ctx context.Context, name string) error
 	// DaemonReload reads the unit files again.

@@ -39,7 +39,6 @@ func connect(endpoint string, config *tls.Config, agentVersion string) (*grpc.Cl
 		grpc.WithContextDialer(dialAny),
 		grpc.WithReadBufferSize(0),
 		grpc.WithWriteBufferSize(4<<10),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithInitialWindowSize(64<<10),
 		grpc.WithInitialConnWindowSize(64<<10),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),

@@ -21,7 +21,7 @@ import (
 const (
 	// Timeout bounds a whole set of proofs.
 	Timeout = 2 * time.Second
-	// probeTimeout bounds one connection; a denied port is known by nothing else.
+	// probeTimeout bounds one connection.
 	probeTimeout = time.Second
 	// allPeers is the largest pool in which every machine looks at every other; in larger ones it looks at ringPeers.
 	allPeers  = 20

@@ -281,6 +281,35 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// A denied port is known by its silence, which takes no longer to tell than need be.
+func TestSilenceIsSoonTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		round, least, most time.Duration
+	}{
+		"near": {time.Millisecond, minSilence, minSilence},
+		"far":  {30 * time.Millisecond, 600 * time.Millisecond, 600 * time.Millisecond},
+		"slow": {300 * time.Millisecond, probeTimeout, probeTimeout},
+	} {
+		w := newWorld(t)
+		synctest.Test(t, func(t *testing.T) {
+			w.dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+				if strings.HasSuffix(address, ":7447") {
+					<-ctx.Done()
+					return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+				}
+				time.Sleep(c.round)
+				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+			}
+			s := state()
+			began := time.Now()
+			v := w.peerFirewall(t.Context(), s, s.Peers()[0])
+			if took := time.Since(began); v.state != yes || took < c.least || took > c.most {
+				t.Errorf("%s: %v after %s", name, v, took)
+			}
+		})
+	}
+}
+
 func TestSampleLooksAtEveryMachineEquallyOften(t *testing.T) {
 	for _, size := range []int{1, 2, 20, 21, 50} {
 		seen := make(map[string]int)

@@ -17,6 +17,13 @@ import (
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
+// A port is silent once it has not answered for silenceTurns times as long as another port of the machine took to, for
+// minSilence at least and probeTimeout at most.
+const (
+	silenceTurns = 20
+	minSilence   = 250 * time.Millisecond
+)
+
 // maxLine bounds the first line that a probed port says; RFC 4253 section 4.2 allows 255 bytes.
 const maxLine = 256
 
@@ -39,7 +46,7 @@ func (p *Prover) connect(ctx context.Context, address string, port uint32, line 
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refused, ""
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return silent, ""
 	case err != nil:
 		return unreachable, ""
@@ -100,12 +107,18 @@ func (p *Prover) peerFirewall(ctx context.Context, s *desired.State, peer *agent
 		return unprovable(fmt.Sprintf("port %d denied", CanaryPort), "no rule allows this pool a TCP port, so that silence proves nothing", "allow one, such as ssh")
 	}
 	expected := fmt.Sprintf("port %d denied, port %d allowed", CanaryPort, port)
-	denied := make(chan reply, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began, denied := time.Now(), make(chan reply, 1)
 	go func() {
 		r, _ := p.connect(ctx, peer.Address, CanaryPort, false)
 		denied <- r
 	}()
 	allowed, _ := p.connect(ctx, peer.Address, port, false)
+	if took := time.Since(began); allowed == connected || allowed == refused {
+		// The same kernel, asked at the same time, answers for the other port just as soon if it answers at all.
+		defer time.AfterFunc(max(silenceTurns*took, minSilence)-took, cancel).Stop()
+	}
 	// A refusal comes from the peer's kernel behind the firewall: the port is open, only nobody listens.
 	switch canary := <-denied; {
 	case canary == connected || canary == refused:

@@ -9,8 +9,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/provisionr/provisionr/internal/ntp"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
 func TestCanary(t *testing.T) {
@@ -45,6 +49,39 @@ func TestCanaryBeforeTheAddressIsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
+}
+
+// A real time server that is ten seconds wrong makes the proof fail, on a machine that may set its clock and on one that may not.
+func TestClockBesideARealServer(t *testing.T) {
+	for _, c := range []struct {
+		offset time.Duration
+		bound  string
+		state  agentv1.ProofState
+		found  string
+	}{
+		{0, "000001ffffffffff", yes, "within 100ms of"},
+		{10 * time.Second, "000001ffffffffff", no, "about 10s behind"},
+		{-10 * time.Second, "0", no, "observed only"},
+	} {
+		conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error)
+		go func() { served <- (&ntp.Responder{Offset: c.offset}).Serve(ctx, conn) }()
+		w, s := newWorld(t), state()
+		w.time = ntp.Query
+		w.write(t, "proc/1/status", "CapBnd:\t"+c.bound+"\n")
+		s.Machine.NtpServers = []string{conn.LocalAddr().String()}
+		if v := w.clock(t.Context(), s); v.state != c.state || !strings.Contains(v.found, c.found) {
+			t.Errorf("server off by %s: %v", c.offset, v)
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestExchange(t *testing.T) {

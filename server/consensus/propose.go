@@ -63,6 +63,10 @@ func (n *Node) Do(ctx context.Context, caller *provisionrv1.Caller, requestID st
 		ctx, cancel = context.WithTimeout(ctx, writeTimeout)
 		defer cancel()
 	}
+	// The write would be committed, but never arrive here.
+	if err := n.canFollow(); err != nil {
+		return nil, err
+	}
 	results, err := n.Propose(ctx, &raftlogv1.Request{Id: requestID, Caller: caller, Command: cmd})
 	if err != nil {
 		return nil, err
@@ -177,6 +181,19 @@ func (n *Node) gaveUp(ctx context.Context, what, leader string, tried error) err
 		return n.notLeader()
 	}
 	return errs.New(errs.Unavailable, "cannot %s: the leader %s does not answer", what, leader)
+}
+
+// canFollow returns why this member cannot take what others commit: its disk is full. If it leads, another shall.
+func (n *Node) canFollow() error {
+	full := n.storage.logs.full()
+	if full == nil || n.alone() {
+		return nil
+	}
+	if r := n.raft.Load(); r.State() == raft.Leader {
+		// Where nobody can take over it leads on; the next write asks again.
+		_ = r.LeadershipTransfer()
+	}
+	return full.WithHint("free space on that disk, or ask another server; nothing was lost")
 }
 
 // alone reports whether this member is the only voter.

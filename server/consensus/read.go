@@ -36,6 +36,11 @@ func (n *Node) Sync(ctx context.Context, c provisionrv1.Consistency) error {
 	if err != nil {
 		return err
 	}
+	if n.config.Store.Read().Version().GetIndex() < index {
+		if err := n.canFollow(); err != nil {
+			return err
+		}
+	}
 	return n.wait(ctx, func(v *provisionrv1.Version) bool { return v.GetIndex() >= index })
 }
 

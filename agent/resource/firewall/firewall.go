@@ -199,7 +199,9 @@ func (f *firewall) Apply(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := f.host.Units.DaemonReload(ctx); err != nil {
+	// The unit is for boots: systemd reads it then, and need not read all units now, at each change of a pool's membership.
+	u, err := f.host.Units.Unit(ctx, unit)
+	if err != nil || u.File == "enabled" {
 		return err
 	}
 	return f.host.Units.Enable(ctx, unit)

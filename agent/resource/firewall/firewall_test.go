@@ -162,6 +162,9 @@ func TestConverge(t *testing.T) {
 	u.Set(unit, host.Unit{Load: "loaded", File: "disabled"})
 	settle(t, newFirewall(t, &h, k, state([]string{"10.0.0.1"}, example...)), "missing in the kernel")
 	settle(t, newFirewall(t, &h, k, state([]string{"10.0.0.1", "10.0.0.2"}, example...)), "+\t\telements = { 10.0.0.1, 10.0.0.2 }")
+	if want := []string{"enable " + unit}; !slices.Equal(u.Log(), want) {
+		t.Errorf("two changes did %v with units, want %v", u.Log(), want)
+	}
 	again := newFirewall(t, &h, k, state([]string{"10.0.0.1", "10.0.0.2"}, example...))
 	k.table += "hole"
 	settle(t, again, "changed from outside")

@@ -11,11 +11,7 @@ import (
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
-const (
-	table = "provisionr"
-	// canaryPort is where the listener of the deny proof is.
-	canaryPort = 7447
-)
+const table = "provisionr"
 
 // remove makes sure that there is no table of ours: the first line makes the second succeed in any case.
 const remove = "table inet " + table + "\ndelete table inet " + table + "\n"

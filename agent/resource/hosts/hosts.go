@@ -90,7 +90,6 @@ func (r *hostname) setKernelName() error {
 type table struct {
 	host                *host.Host
 	name, fqdn, address string
-	seen                conffile.Seen
 }
 
 func (r *table) Name() string { return "hosts/" + hostsPath }

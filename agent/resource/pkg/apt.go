@@ -199,6 +199,7 @@ var failures = []struct {
 	hint  string
 }{
 	{"Could not get lock", errs.Unavailable, "another program holds the package manager's lock", "it is tried again; see who holds it with: fuser -v /var/lib/dpkg/lock-frontend"},
+	{"was locked by another process", errs.Unavailable, "another program holds the package manager's lock", "it is tried again; see who holds it with: fuser -v /var/lib/dpkg/lock-frontend"},
 	{"No space left on device", errs.Exhausted, "the disk is full", "free some space"},
 	{"Unable to locate package", errs.NotFound, "a package is in no repository", "correct its name, or add the repository that has it"},
 	{"has no installation candidate", errs.NotFound, "a package is in no repository", "correct its name, or add the repository that has it"},

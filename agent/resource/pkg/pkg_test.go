@@ -227,6 +227,7 @@ func TestUpdateOnlyWhenNeeded(t *testing.T) {
 func TestFailuresAreNamed(t *testing.T) {
 	for stderr, want := range map[string]errs.Kind{
 		"E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 1 (apt)": errs.Unavailable,
+		"dpkg: error: dpkg frontend lock was locked by another process with pid 7":         errs.Unavailable,
 		"E: Unable to locate package vim":                                                  errs.NotFound,
 		"E: Version '9' for 'vim' was not found":                                           errs.NotFound,
 		"Temporary failure resolving 'deb.debian.org'":                                     errs.Unavailable,

@@ -74,7 +74,7 @@ func TestReaderSeesChanges(t *testing.T) {
 	if err := errors.Join(os.Mkdir(etc, 0o755), os.WriteFile(filepath.Join(etc, "passwd"), []byte(passwd), 0o644), os.WriteFile(filepath.Join(etc, "group"), []byte(group), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if !has("ada", "sudo") || !has("ada", "sudo") {
+	if first, again := has("ada", "sudo"), has("ada", "sudo"); !first || !again {
 		t.Error("the new files were not read")
 	}
 	if err := os.Remove(filepath.Join(etc, "group")); err != nil {

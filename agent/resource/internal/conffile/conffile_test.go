@@ -158,3 +158,34 @@ func TestSetRemembersAReloadThatFailed(t *testing.T) {
 		t.Errorf("in the end: %q, %v, %d reloads", d, err, reloads)
 	}
 }
+
+func TestAnOwnerWithAnotherNumberIsADifference(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	f := conffile.File{Path: "/f", Content: []byte("x")}
+	if err := conffile.Apply(&h, &f); err != nil {
+		t.Fatal(err)
+	}
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(h.Root, "f"), past, past); err != nil {
+		t.Fatal(err)
+	}
+	var seen conffile.Seen
+	if d := check(t, &h, &f, &seen); d != "" {
+		t.Fatal(d)
+	}
+	f.Owner = &host.Owner{UID: os.Geteuid() + 1, GID: os.Getegid()}
+	if d := check(t, &h, &f, &seen); !strings.Contains(d, "owner") {
+		t.Errorf("diff %q", d)
+	}
+}
+
+func TestWhatWasSecretIsNotShown(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	if err := os.WriteFile(filepath.Join(h.Root, "f"), []byte("password\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := check(t, &h, &conffile.File{Path: "/f", Content: []byte("public\n")}, &conffile.Seen{})
+	if !strings.Contains(d, "content differs") || strings.Contains(d, "password") {
+		t.Errorf("diff %q", d)
+	}
+}

@@ -53,8 +53,11 @@ func (f *File) owner() host.Owner {
 	return *f.Owner
 }
 
-// secret reports whether others may not read the file: then a diff does not show it either.
-func (f *File) secret() bool { return f.mode()&0o004 == 0 }
+// secret reports whether others shall not read the file: then a diff does not show it either.
+func (f *File) secret() bool { return secret(f.mode()) }
+
+// secret is the same of a mode. What is on the disk may be more secret than what is wanted.
+func secret(mode fs.FileMode) bool { return mode&0o004 == 0 }
 
 // Check returns what is different, or "". It changes nothing on the machine.
 func Check(h *host.Host, f *File, seen *Seen) (string, error) {
@@ -96,11 +99,14 @@ func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (
 	if !ok {
 		return "", fmt.Errorf("cannot look at %s: no inode", f.Path)
 	}
-	if same(&seen.stat, st) && time.Since(seen.at) < FullEvery {
+	own := f.owner()
+	rightOwner := int(st.Uid) == own.UID && int(st.Gid) == own.GID
+	// The owner as desired may have changed, where it is a name: an account may come back with another number.
+	if rightOwner && same(&seen.stat, st) && time.Since(seen.at) < FullEvery {
 		return "", nil
 	}
 	var diffs []string
-	if own := f.owner(); int(st.Uid) != own.UID || int(st.Gid) != own.GID {
+	if !rightOwner {
 		diffs = append(diffs, fmt.Sprintf("%s: owner %d:%d, wanted %d:%d", f.Path, st.Uid, st.Gid, own.UID, own.GID))
 	}
 	if got := info.Mode() &^ fs.ModeType; got != f.mode() {
@@ -110,7 +116,7 @@ func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (
 	if err != nil {
 		return "", err
 	}
-	diffs = append(diffs, textdiff.Contents(f.Path, content, f.Content, f.secret()))
+	diffs = append(diffs, textdiff.Contents(f.Path, content, f.Content, f.secret() || secret(info.Mode())))
 	diff := textdiff.Join(diffs...)
 	// A write within the clock's last tick would leave the same times: such a file is compared again next time.
 	if diff == "" && time.Since(info.ModTime()) > time.Second {
