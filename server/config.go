@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -130,6 +131,26 @@ func (c *Config) hosts(gateways ...netip.Addr) []netip.Addr {
 		}
 	}
 	return all
+}
+
+// dnsHosts are the addresses that DNS listens on: the gateways and those configured or, where none is, the advertised
+// one. Loopback addresses and wildcards are left to the host's own resolver where there is another.
+func (c *Config) dnsHosts(gateways ...netip.Addr) []netip.Addr {
+	configured := c.Listen
+	if advertised, err := netip.ParseAddr(c.Advertise); err == nil && len(configured) == 0 {
+		configured = []netip.Addr{advertised}
+	}
+	all := slices.Concat(gateways, configured)
+	slices.SortFunc(all, netip.Addr.Compare)
+	all = slices.Compact(all)
+	public := slices.DeleteFunc(slices.Clone(all), netip.Addr.IsLoopback)
+	switch {
+	case len(public) > 0:
+		return public
+	case len(all) > 0:
+		return all
+	}
+	return []netip.Addr{netip.IPv6Unspecified()}
 }
 
 // hostPort joins the advertised host with a port.

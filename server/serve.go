@@ -37,12 +37,17 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, gateways ...n
 	}
 	group.Go(func() error { return s.fleet.Run(ctx) })
 	group.Go(func() error { return s.hub.Run(ctx) })
-	for _, start := range []func(context.Context, *errgroup.Group, []netip.Addr) error{
-		s.serveAgents, s.serveDNS, s.serveAPI, s.startLoop,
-	} {
-		if err := start(ctx, group, hosts); err != nil {
-			return err
-		}
+	if err := s.serveAgents(ctx, group, hosts); err != nil {
+		return err
+	}
+	if err := s.serveDNS(ctx, group, s.config.dnsHosts(gateways...)); err != nil {
+		return err
+	}
+	if err := s.serveAPI(ctx, group, hosts); err != nil {
+		return err
+	}
+	if err := s.startLoop(ctx, group); err != nil {
+		return err
 	}
 	renewer, err := ca.NewRenewer(ca.RenewConfig{
 		CA: s.ca, Store: s.id.store, Member: s.config.Name, Hosts: s.certificateHosts,
@@ -101,7 +106,8 @@ func (s *Server) serveDNS(ctx context.Context, group *errgroup.Group, hosts []ne
 func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
 	log := s.config.Logger.With("part", "api")
 	door, err := auth.New(auth.Config{
-		State: func() auth.Records { return s.store.Read() }, Roots: s.roots, Public: []string{api.JoinMethod}, Logger: log,
+		State: func() auth.Records { return s.store.Read() }, Roots: s.roots, Public: []string{api.JoinMethod},
+		Current: s.current.Load, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -146,7 +152,7 @@ func (s *Server) bootHandler() (http.Handler, error) {
 	})
 }
 
-func (s *Server) startLoop(ctx context.Context, group *errgroup.Group, _ []netip.Addr) error {
+func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	loop, err := reconcile.New(reconcile.Config{
 		Member: s.config.Name, Leadership: s.node, Store: s.store, Providers: s.directory, Sessions: s.fleet, Tokens: s.ca,
 		Seed: s.seed, DesiredHash: new(session.Compiler).DesiredHash, Logger: s.config.Logger.With("part", "reconcile"),
@@ -173,6 +179,7 @@ func (s *Server) keepRecord(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.node.Sync(ctx, provisionrv1.Consistency_CONSISTENCY_LEADER)
 		if err == nil {
+			s.current.Store(true)
 			err = s.putRecord(ctx)
 		}
 		if err == nil {

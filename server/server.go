@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,8 @@ type Server struct {
 	agents    *boot.Agents
 	// begun is the cluster's id before the member belongs to it.
 	begun string
+	// current says that the state has caught up with the cluster since the start.
+	current atomic.Bool
 	// fatal gets the reason why the member cannot go on.
 	fatal chan error
 }

@@ -154,6 +154,28 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// Until the state is current, a caller that is not known is told to come back, and one that is known is let in.
+func TestBeforeTheStateIsCurrent(t *testing.T) {
+	d, r, _ := newDoor(t)
+	current := false
+	d.config.Current = func() bool { return current }
+	token := r.token("t", "ann", 0, time.Hour)
+	req := httptest.NewRequest(http.MethodGet, "/v1/pools", nil)
+	req.Header.Set("Authorization", "Bearer "+token)
+	if _, err := d.Authenticate(req); !errs.Is(err, errs.Unavailable) || errs.HintOf(err) == "" {
+		t.Errorf("an unknown user while the state is not current: %v", err)
+	}
+	current = true
+	if _, err := d.Authenticate(req); !errs.Is(err, errs.Denied) {
+		t.Errorf("an unknown user: %v", err)
+	}
+	current = false
+	r.user("ann", viewer)
+	if _, err := d.Authenticate(req); err != nil {
+		t.Errorf("a known user while the state is not current: %v", err)
+	}
+}
+
 func FuzzParseToken(f *testing.F) {
 	f.Add("pvr_a_b")
 	token, _ := NewToken("a")

@@ -28,6 +28,9 @@ type Config struct {
 	Roots func() []*x509.Certificate
 	// Public are full method names, as /member.v1.JoinService/Join, that anybody may call. Default: none.
 	Public []string
+	// Current reports whether the state has caught up with the cluster since this server started. Before that, a caller
+	// that it does not know may be one that it does not know yet. Default: always.
+	Current func() bool
 	// Logger gets the audit log. Required.
 	Logger *slog.Logger
 	// Now is the clock. Default: time.Now.
@@ -48,6 +51,9 @@ func New(c Config) (*Door, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Current == nil {
+		c.Current = func() bool { return true }
 	}
 	roles, err := methodRoles()
 	if err != nil {
@@ -91,7 +97,8 @@ func CallerOf(ctx context.Context) *provisionrv1.Caller {
 	return nil
 }
 
-// Authenticate finds out who makes a request. Errors have the kind errs.Unauthenticated or errs.Denied.
+// Authenticate finds out who makes a request. Errors have the kind errs.Unauthenticated or errs.Denied,
+// or errs.Unavailable while the state is not current.
 func (d *Door) Authenticate(r *http.Request) (*Session, error) {
 	s := &Session{}
 	if text, present := bearer(r); present {
@@ -110,7 +117,13 @@ func (d *Door) Authenticate(r *http.Request) (*Session, error) {
 		return nil, errs.New(errs.Unauthenticated, "cannot tell who is calling: no client certificate and no token").
 			WithHint("use a context file with a client certificate, or send a token")
 	}
+	// Asked first: what is current now may not have been when the check failed.
+	current := d.config.Current()
 	caller, err := s.check()
+	if err != nil && !current {
+		return nil, errs.New(errs.Unavailable, "cannot tell yet who is calling: this server has not caught up with the cluster since it started").
+			WithHint("try again in a moment, or ask another server")
+	}
 	if err != nil {
 		return nil, err
 	}
