@@ -33,7 +33,9 @@ func binary(name string) string { return filepath.Join(repo, "bin", name) }
 // dev is a development cluster of one test: one `provisionr dev` process tree and its data.
 type dev struct {
 	t      *testing.T
-	dir    string
+	dir    string // of the log, the context file and manifests
+	disk   string // of the data directory
+	port   int
 	args   []string
 	cmd    *exec.Cmd
 	exited chan error
@@ -43,7 +45,16 @@ type dev struct {
 // The port is of the API; the next ones serve the rest.
 func startDev(t *testing.T, cidr string, port int, args ...string) *dev {
 	t.Helper()
-	d := &dev{t: t, dir: t.TempDir()}
+	return startDevOn(t, "", cidr, port, args...)
+}
+
+// startDevOn is startDev with the data below a directory of the test's choice; "" is one of its own.
+func startDevOn(t *testing.T, disk, cidr string, port int, args ...string) *dev {
+	t.Helper()
+	d := &dev{t: t, dir: t.TempDir(), disk: disk, port: port}
+	if d.disk == "" {
+		d.disk = d.dir
+	}
 	d.args = append([]string{
 		"dev", "--name", "e2e-" + fmt.Sprint(port), "--data", d.data(), "--cidr", cidr, "--port", fmt.Sprint(port),
 	}, args...)
@@ -52,7 +63,7 @@ func startDev(t *testing.T, cidr string, port int, args ...string) *dev {
 	return d
 }
 
-func (d *dev) data() string { return filepath.Join(d.dir, "data") }
+func (d *dev) data() string { return filepath.Join(d.disk, "data") }
 
 func (d *dev) start() {
 	d.t.Helper()

@@ -8,4 +8,7 @@
 //
 // The data directory holds the log and the votes (raft-boltdb) and snapshots; docs/adr/0001-raft-log-store.md says why. Each log entry carries a checksum. A log or snapshot that cannot be read whole keeps the member from
 // starting, with a remedy, and a disk that is nearly full refuses writes before the votes could not be written any more.
+//
+// A member that is alone goes on leading, and so reading, while its disk is full. Among others it gives up leading, and
+// refuses what it could answer only after following them.
 package consensus
