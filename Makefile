@@ -78,8 +78,8 @@ bench-agent: prerequisites build ## Measure the agent's size, idle cost and seco
 	@tools/bench-agent
 
 .PHONY: bench-raft
-bench-raft: ## Measure committed writes per second with each log store
-	go test -run '^$$' -bench . -benchtime 3s ./server/consensus
+bench-raft: ## Measure the log stores, committed writes per second and failover
+	@tools/bench-raft
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME each (default 30s)
