@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
 // Ports of a member, one purpose each.
@@ -131,6 +132,16 @@ func (c *Config) hosts(gateways ...netip.Addr) []netip.Addr {
 		}
 	}
 	return all
+}
+
+// checkNetwork refuses a range of the local provider that is not that of its network in the cluster, if that is there.
+func (c *Config) checkNetwork(n *provisionrv1.Network) error {
+	present := n.GetSpec().GetCidr()
+	if c.Local == nil || n == nil || present == c.Local.CIDR.String() {
+		return nil
+	}
+	return errs.New(errs.Invalid, "cannot start: the network %s has the range %s, not %s", localName, present, c.Local.CIDR).
+		WithHint("give the range %s: it cannot change while the cluster lives", present)
 }
 
 // dnsHosts are the addresses that DNS listens on: the gateways and those configured or, where none is, the advertised

@@ -1,10 +1,26 @@
 package server
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/provisionr/provisionr/internal/errs"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
+
+func TestCheckNetwork(t *testing.T) {
+	network := &provisionrv1.Network{Spec: &provisionrv1.NetworkSpec{Cidr: "10.0.0.0/24"}}
+	same := Config{Local: &Local{CIDR: netip.MustParsePrefix("10.0.0.0/24")}}
+	other := Config{Local: &Local{CIDR: netip.MustParsePrefix("10.0.1.0/24")}}
+	if err := errors.Join(same.checkNetwork(network), other.checkNetwork(nil), (&Config{}).checkNetwork(network)); err != nil {
+		t.Error(err)
+	}
+	if err := other.checkNetwork(network); !errs.Is(err, errs.Invalid) || errs.HintOf(err) == "" {
+		t.Errorf("another range than the cluster's: %v", err)
+	}
+}
 
 func TestDNSHosts(t *testing.T) {
 	addresses := func(texts ...string) (all []netip.Addr) {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"net/http"
 	"net/netip"
 	"time"
@@ -135,8 +134,6 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	if err != nil {
 		return err
 	}
-	// A browser is asked for a certificate and may have none; one that is not of this cluster ends the handshake.
-	config.ClientAuth = tls.RequestClientCert
 	listener, err := listen(hosts, s.config.Ports.API)
 	if err != nil {
 		return err
@@ -180,6 +177,9 @@ func (s *Server) keepRecord(ctx context.Context) error {
 		err := s.node.Sync(ctx, provisionrv1.Consistency_CONSISTENCY_LEADER)
 		if err == nil {
 			s.current.Store(true)
+			if err := s.config.checkNetwork(s.store.Read().Network(localName)); err != nil {
+				return err
+			}
 			err = s.putRecord(ctx)
 		}
 		if err == nil {
