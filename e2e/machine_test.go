@@ -200,26 +200,32 @@ func (d *dev) shiftedTime(t *testing.T) {
 
 // TestDemo is what the README promises of `make demo` and `make demo-down`.
 func TestDemo(t *testing.T) {
-	run := func(args ...string) string {
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	run := func(name string, args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(repo, "tools", "demo"), args...)
-		cmd.Env = append(os.Environ(), "PROVISIONR_CONFIG="+filepath.Join(t.TempDir(), "config.yaml"))
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		cmd.Env = append(os.Environ(), "PROVISIONR_CONFIG="+config)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			t.Errorf("demo %s: %v\n%s", strings.Join(args, " "), err, out)
+			t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 		}
 		return string(out)
 	}
+	demo := filepath.Join(repo, "tools", "demo")
 	if _, err := os.Stat(filepath.Join(repo, ".demo")); err == nil {
 		t.Fatal("a demo runs already: make demo-down")
 	}
-	out := run("up")
+	out := run(demo, "up")
 	for _, want := range []string{"zk-3.provisionr.internal", "mode: leader", "39 proven, 0 failed", "PTR  zk-1.provisionr.internal."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the demo did not print %q:\n%s", want, out)
 		}
 	}
-	run("down")
+	key := filepath.Join(repo, ".demo", "id_ed25519")
+	if got := run(binary("provisionr"), "ssh", "zk-1", "-i", key, "--", "hostname -f; sudo -n id -un"); !strings.Contains(got, "zk-1.provisionr.internal\nroot") {
+		t.Errorf("ssh as the admin: %q", got)
+	}
+	run(demo, "down")
 	for _, left := range []string{
 		output(t, "ip", "-o", "link"), output(t, "nft", "list", "tables"), output(t, "cat", "/proc/mounts"),
 	} {

@@ -34,7 +34,6 @@ are remembered by the machine's id, so that a replacement with the same name or 
 		}),
 		ValidArgsFunction: o.completeNames(resourceOf("machines")),
 	}
-	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().StringVarP(&f.user, "login", "l", "", "user to log in as")
 	cmd.Flags().StringVarP(&f.identity, "identity", "i", "", "private key file")
 	return cmd

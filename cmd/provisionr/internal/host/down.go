@@ -159,6 +159,11 @@ func removeContexts(data string) error {
 			if err := contexts.Remove(path, c.Name); err != nil {
 				return err
 			}
+			// The host keys of its machines, as `provisionr ssh` remembers them.
+			known := filepath.Join(filepath.Dir(path), "known_hosts.d", filepath.Base(c.Name))
+			if err := os.Remove(known); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return errs.New(errs.Internal, "cannot forget host keys: %w", err)
+			}
 		}
 	}
 	return nil
