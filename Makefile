@@ -40,11 +40,11 @@ test: prerequisites build lint test-unit test-race test-machine ## Run all the t
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need nothing but Go
-	go test ./...
+	go test -p 1 ./...
 
 .PHONY: test-race
 test-race: ## Run the concurrent packages under the race detector
-	go test -race ./server/... ./agent/... ./dnsserver/... ./internal/...
+	go test -race -p 1 ./server/... ./agent/... ./dnsserver/... ./internal/...
 
 .PHONY: test-machine
 test-machine: build ## Run the tests that boot real machines (root)
