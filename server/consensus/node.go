@@ -128,11 +128,6 @@ func (n *Node) Bootstrap() error {
 	return nil
 }
 
-// Bootstrapped reports whether the data directory belongs to a cluster already.
-func (n *Node) Bootstrapped() bool {
-	return len(n.raft.Load().GetConfiguration().Configuration().Servers) > 0
-}
-
 // Status answers this member's view of itself. Sessions are left to others.
 func (n *Node) Status() *provisionrv1.MemberStatus {
 	r := n.raft.Load()
