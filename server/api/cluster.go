@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"crypto/sha256"
-	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,6 +11,7 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/member"
 	"github.com/provisionr/provisionr/server/auth"
 )
 
@@ -124,29 +124,8 @@ func (w chunkWriter) Write(data []byte) (int, error) {
 }
 
 func (s *clusterService) RestoreSnapshot(stream grpc.ClientStreamingServer[provisionrv1.SnapshotChunk, provisionrv1.WriteResponse]) error {
-	if err := s.Archive.RestoreSnapshot(stream.Context(), &chunkReader{stream: stream}); err != nil {
+	if err := s.Archive.RestoreSnapshot(stream.Context(), member.NewChunkReader(stream)); err != nil {
 		return err
 	}
 	return stream.SendAndClose(&provisionrv1.WriteResponse{Version: s.State.Read().Version()})
-}
-
-type chunkReader struct {
-	stream grpc.ClientStreamingServer[provisionrv1.SnapshotChunk, provisionrv1.WriteResponse]
-	rest   []byte
-}
-
-func (r *chunkReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		chunk, err := r.stream.Recv()
-		if err == io.EOF {
-			return 0, io.EOF
-		}
-		if err != nil {
-			return 0, err
-		}
-		r.rest = chunk.GetData()
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }

@@ -84,19 +84,24 @@ func (s *Service) RemoveServer(ctx context.Context, req *memberv1.RemoveServerRe
 
 // Restore implements MemberService.
 func (s *Service) Restore(stream grpc.ClientStreamingServer[provisionrv1.SnapshotChunk, provisionrv1.WriteResponse]) error {
-	version, err := s.consensus.RestoreLocal(stream.Context(), &chunkReader{stream: stream})
+	version, err := s.consensus.RestoreLocal(stream.Context(), NewChunkReader(stream))
 	if err != nil {
 		return err
 	}
 	return stream.SendAndClose(&provisionrv1.WriteResponse{Version: version})
 }
 
-// chunkReader reads the bytes of a stream of chunks.
+// ChunkStream is the receiving side of a stream of chunks.
+type ChunkStream interface {
+	Recv() (*provisionrv1.SnapshotChunk, error)
+}
+
+// NewChunkReader reads the bytes of a stream of chunks.
+func NewChunkReader(stream ChunkStream) io.Reader { return &chunkReader{stream: stream} }
+
 type chunkReader struct {
-	stream interface {
-		Recv() (*provisionrv1.SnapshotChunk, error)
-	}
-	rest []byte
+	stream ChunkStream
+	rest   []byte
 }
 
 func (r *chunkReader) Read(p []byte) (int, error) {
