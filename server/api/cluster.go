@@ -11,8 +11,8 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
-	"github.com/provisionr/provisionr/server/member"
 	"github.com/provisionr/provisionr/server/auth"
+	"github.com/provisionr/provisionr/server/member"
 )
 
 type clusterService struct {
