@@ -743,8 +743,10 @@ type Instance struct {
 	ProviderId string                 `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	MachineId  string                 `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
 	// State is starting, running, stopped, or gone.
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Address       string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	State         string      `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Address       string      `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Address6      string      `protobuf:"bytes,5,opt,name=address6,proto3" json:"address6,omitempty"`
+	Notice        *v11.Notice `protobuf:"bytes,6,opt,name=notice,proto3" json:"notice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -807,6 +809,169 @@ func (x *Instance) GetAddress() string {
 	return ""
 }
 
+func (x *Instance) GetAddress6() string {
+	if x != nil {
+		return x.Address6
+	}
+	return ""
+}
+
+func (x *Instance) GetNotice() *v11.Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+type ResolveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	Wish          *v11.Wish              `protobuf:"bytes,2,opt,name=wish,proto3" json:"wish,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveRequest) Reset() {
+	*x = ResolveRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveRequest) ProtoMessage() {}
+
+func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
+func (*ResolveRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ResolveRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ResolveRequest) GetWish() *v11.Wish {
+	if x != nil {
+		return x.Wish
+	}
+	return nil
+}
+
+type PruneRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Provider  string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	MachineId string                 `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	// Keep is the provider's id of the instance that stays.
+	Keep          string `protobuf:"bytes,3,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneRequest) Reset() {
+	*x = PruneRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneRequest) ProtoMessage() {}
+
+func (x *PruneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
+func (*PruneRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PruneRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *PruneRequest) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *PruneRequest) GetKeep() string {
+	if x != nil {
+		return x.Keep
+	}
+	return ""
+}
+
+type PruneResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneResponse) Reset() {
+	*x = PruneResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneResponse) ProtoMessage() {}
+
+func (x *PruneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
+func (*PruneResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
+}
+
 type LaunchRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Provider string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -819,7 +984,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +996,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1009,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LaunchRequest) GetProvider() string {
@@ -879,7 +1044,7 @@ type TerminateRequest struct {
 
 func (x *TerminateRequest) Reset() {
 	*x = TerminateRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1056,7 @@ func (x *TerminateRequest) String() string {
 func (*TerminateRequest) ProtoMessage() {}
 
 func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1069,7 @@ func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateRequest.ProtoReflect.Descriptor instead.
 func (*TerminateRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TerminateRequest) GetProvider() string {
@@ -936,7 +1101,7 @@ type TerminateResponse struct {
 
 func (x *TerminateResponse) Reset() {
 	*x = TerminateResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1113,7 @@ func (x *TerminateResponse) String() string {
 func (*TerminateResponse) ProtoMessage() {}
 
 func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1126,7 @@ func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateResponse.ProtoReflect.Descriptor instead.
 func (*TerminateResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{21}
 }
 
 type ConsoleRequest struct {
@@ -975,7 +1140,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1152,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1165,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConsoleRequest) GetProvider() string {
@@ -1033,7 +1198,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1210,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1223,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConsoleResponse) GetConsole() string {
@@ -1078,7 +1243,7 @@ type EnsureNetworkRequest struct {
 
 func (x *EnsureNetworkRequest) Reset() {
 	*x = EnsureNetworkRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[21]
+	mi := &file_member_v1_member_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1255,7 @@ func (x *EnsureNetworkRequest) String() string {
 func (*EnsureNetworkRequest) ProtoMessage() {}
 
 func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[21]
+	mi := &file_member_v1_member_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1268,7 @@ func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureNetworkRequest.ProtoReflect.Descriptor instead.
 func (*EnsureNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{21}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EnsureNetworkRequest) GetProvider() string {
@@ -1133,7 +1298,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[22]
+	mi := &file_member_v1_member_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1310,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[22]
+	mi := &file_member_v1_member_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1323,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{22}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1201,7 +1366,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[23]
+	mi := &file_member_v1_member_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1378,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[23]
+	mi := &file_member_v1_member_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1391,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{23}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1301,14 +1466,25 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
 	"\x15ChangeServersResponse\")\n" +
 	"\vListRequest\x12\x1a\n" +
-	"\bprovider\x18\x01 \x01(\tR\bprovider\"z\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\"\xc5\x01\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\x80\x01\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1a\n" +
+	"\baddress6\x18\x05 \x01(\tR\baddress6\x12-\n" +
+	"\x06notice\x18\x06 \x01(\v2\x15.provisionr.v1.NoticeR\x06notice\"U\n" +
+	"\x0eResolveRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12'\n" +
+	"\x04wish\x18\x02 \x01(\v2\x13.provisionr.v1.WishR\x04wish\"]\n" +
+	"\fPruneRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x12\n" +
+	"\x04keep\x18\x03 \x01(\tR\x04keep\"\x0f\n" +
+	"\rPruneResponse\"\x80\x01\n" +
 	"\rLaunchRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x126\n" +
 	"\arequest\x18\x02 \x01(\v2\x1c.provisionr.v1.LaunchRequestR\arequest\x12\x1b\n" +
@@ -1351,13 +1527,15 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\x06Status\x12\x18.member.v1.StatusRequest\x1a\x1b.provisionr.v1.MemberStatus\x12J\n" +
 	"\tAddServer\x12\x1b.member.v1.AddServerRequest\x1a .member.v1.ChangeServersResponse\x12P\n" +
 	"\fRemoveServer\x12\x1e.member.v1.RemoveServerRequest\x1a .member.v1.ChangeServersResponse\x12G\n" +
-	"\aRestore\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse(\x012\xd9\x02\n" +
+	"\aRestore\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse(\x012\xd1\x03\n" +
 	"\x0fProviderService\x125\n" +
 	"\x04List\x12\x16.member.v1.ListRequest\x1a\x13.member.v1.Instance0\x01\x127\n" +
 	"\x06Launch\x12\x18.member.v1.LaunchRequest\x1a\x13.member.v1.Instance\x12F\n" +
 	"\tTerminate\x12\x1b.member.v1.TerminateRequest\x1a\x1c.member.v1.TerminateResponse\x12@\n" +
 	"\aConsole\x12\x19.member.v1.ConsoleRequest\x1a\x1a.member.v1.ConsoleResponse\x12L\n" +
-	"\rEnsureNetwork\x12\x1f.member.v1.EnsureNetworkRequest\x1a\x1a.provisionr.v1.NetworkSpec2F\n" +
+	"\rEnsureNetwork\x12\x1f.member.v1.EnsureNetworkRequest\x1a\x1a.provisionr.v1.NetworkSpec\x12:\n" +
+	"\aResolve\x12\x19.member.v1.ResolveRequest\x1a\x14.provisionr.v1.Offer\x12:\n" +
+	"\x05Prune\x12\x17.member.v1.PruneRequest\x1a\x18.member.v1.PruneResponse2F\n" +
 	"\vJoinService\x127\n" +
 	"\x04Join\x12\x16.member.v1.JoinRequest\x1a\x17.member.v1.JoinResponseB;Z9github.com/provisionr/provisionr/proto/member/v1;memberv1b\x06proto3"
 
@@ -1373,7 +1551,7 @@ func file_member_v1_member_proto_rawDescGZIP() []byte {
 	return file_member_v1_member_proto_rawDescData
 }
 
-var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_member_v1_member_proto_goTypes = []any{
 	(*ProposeRequest)(nil),        // 0: member.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 1: member.v1.ProposeResponse
@@ -1391,72 +1569,84 @@ var file_member_v1_member_proto_goTypes = []any{
 	(*ChangeServersResponse)(nil), // 13: member.v1.ChangeServersResponse
 	(*ListRequest)(nil),           // 14: member.v1.ListRequest
 	(*Instance)(nil),              // 15: member.v1.Instance
-	(*LaunchRequest)(nil),         // 16: member.v1.LaunchRequest
-	(*TerminateRequest)(nil),      // 17: member.v1.TerminateRequest
-	(*TerminateResponse)(nil),     // 18: member.v1.TerminateResponse
-	(*ConsoleRequest)(nil),        // 19: member.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),       // 20: member.v1.ConsoleResponse
-	(*EnsureNetworkRequest)(nil),  // 21: member.v1.EnsureNetworkRequest
-	(*JoinRequest)(nil),           // 22: member.v1.JoinRequest
-	(*JoinResponse)(nil),          // 23: member.v1.JoinResponse
-	(*v1.Request)(nil),            // 24: raftlog.v1.Request
-	(*v11.Version)(nil),           // 25: provisionr.v1.Version
-	(*v11.ExecRequest)(nil),       // 26: provisionr.v1.ExecRequest
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*v11.LaunchRequest)(nil),     // 28: provisionr.v1.LaunchRequest
-	(*v11.Network)(nil),           // 29: provisionr.v1.Network
-	(*v11.Member)(nil),            // 30: provisionr.v1.Member
-	(*v11.SnapshotChunk)(nil),     // 31: provisionr.v1.SnapshotChunk
-	(*v11.ExecResponse)(nil),      // 32: provisionr.v1.ExecResponse
-	(*v11.MemberStatus)(nil),      // 33: provisionr.v1.MemberStatus
-	(*v11.WriteResponse)(nil),     // 34: provisionr.v1.WriteResponse
-	(*v11.NetworkSpec)(nil),       // 35: provisionr.v1.NetworkSpec
+	(*ResolveRequest)(nil),        // 16: member.v1.ResolveRequest
+	(*PruneRequest)(nil),          // 17: member.v1.PruneRequest
+	(*PruneResponse)(nil),         // 18: member.v1.PruneResponse
+	(*LaunchRequest)(nil),         // 19: member.v1.LaunchRequest
+	(*TerminateRequest)(nil),      // 20: member.v1.TerminateRequest
+	(*TerminateResponse)(nil),     // 21: member.v1.TerminateResponse
+	(*ConsoleRequest)(nil),        // 22: member.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),       // 23: member.v1.ConsoleResponse
+	(*EnsureNetworkRequest)(nil),  // 24: member.v1.EnsureNetworkRequest
+	(*JoinRequest)(nil),           // 25: member.v1.JoinRequest
+	(*JoinResponse)(nil),          // 26: member.v1.JoinResponse
+	(*v1.Request)(nil),            // 27: raftlog.v1.Request
+	(*v11.Version)(nil),           // 28: provisionr.v1.Version
+	(*v11.ExecRequest)(nil),       // 29: provisionr.v1.ExecRequest
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*v11.Notice)(nil),            // 31: provisionr.v1.Notice
+	(*v11.Wish)(nil),              // 32: provisionr.v1.Wish
+	(*v11.LaunchRequest)(nil),     // 33: provisionr.v1.LaunchRequest
+	(*v11.Network)(nil),           // 34: provisionr.v1.Network
+	(*v11.Member)(nil),            // 35: provisionr.v1.Member
+	(*v11.SnapshotChunk)(nil),     // 36: provisionr.v1.SnapshotChunk
+	(*v11.ExecResponse)(nil),      // 37: provisionr.v1.ExecResponse
+	(*v11.MemberStatus)(nil),      // 38: provisionr.v1.MemberStatus
+	(*v11.WriteResponse)(nil),     // 39: provisionr.v1.WriteResponse
+	(*v11.NetworkSpec)(nil),       // 40: provisionr.v1.NetworkSpec
+	(*v11.Offer)(nil),             // 41: provisionr.v1.Offer
 }
 var file_member_v1_member_proto_depIdxs = []int32{
-	24, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
+	27, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
 	2,  // 1: member.v1.ProposeResponse.results:type_name -> member.v1.Result
-	25, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
-	26, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
-	27, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	28, // 5: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
-	29, // 6: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
-	30, // 7: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
-	30, // 8: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
-	0,  // 9: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
-	3,  // 10: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
-	5,  // 11: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
-	7,  // 12: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
-	8,  // 13: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
-	10, // 14: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
-	11, // 15: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
-	12, // 16: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
-	31, // 17: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
-	14, // 18: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
-	16, // 19: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
-	17, // 20: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
-	19, // 21: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
-	21, // 22: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
-	22, // 23: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
-	1,  // 24: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
-	4,  // 25: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
-	6,  // 26: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
-	32, // 27: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
-	9,  // 28: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
-	33, // 29: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
-	13, // 30: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
-	13, // 31: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
-	34, // 32: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
-	15, // 33: member.v1.ProviderService.List:output_type -> member.v1.Instance
-	15, // 34: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
-	18, // 35: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
-	20, // 36: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
-	35, // 37: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
-	23, // 38: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
-	24, // [24:39] is the sub-list for method output_type
-	9,  // [9:24] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	28, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
+	29, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
+	30, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 5: member.v1.Instance.notice:type_name -> provisionr.v1.Notice
+	32, // 6: member.v1.ResolveRequest.wish:type_name -> provisionr.v1.Wish
+	33, // 7: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
+	34, // 8: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
+	35, // 9: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
+	35, // 10: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
+	0,  // 11: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
+	3,  // 12: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
+	5,  // 13: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
+	7,  // 14: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
+	8,  // 15: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
+	10, // 16: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
+	11, // 17: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
+	12, // 18: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
+	36, // 19: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
+	14, // 20: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
+	19, // 21: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
+	20, // 22: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
+	22, // 23: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
+	24, // 24: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
+	16, // 25: member.v1.ProviderService.Resolve:input_type -> member.v1.ResolveRequest
+	17, // 26: member.v1.ProviderService.Prune:input_type -> member.v1.PruneRequest
+	25, // 27: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
+	1,  // 28: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
+	4,  // 29: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
+	6,  // 30: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
+	37, // 31: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
+	9,  // 32: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
+	38, // 33: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
+	13, // 34: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
+	13, // 35: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
+	39, // 36: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
+	15, // 37: member.v1.ProviderService.List:output_type -> member.v1.Instance
+	15, // 38: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
+	21, // 39: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
+	23, // 40: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
+	40, // 41: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
+	41, // 42: member.v1.ProviderService.Resolve:output_type -> provisionr.v1.Offer
+	18, // 43: member.v1.ProviderService.Prune:output_type -> member.v1.PruneResponse
+	26, // 44: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
+	28, // [28:45] is the sub-list for method output_type
+	11, // [11:28] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_member_v1_member_proto_init() }
@@ -1470,7 +1660,7 @@ func file_member_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_member_v1_member_proto_rawDesc), len(file_member_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

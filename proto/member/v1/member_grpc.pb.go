@@ -450,6 +450,8 @@ const (
 	ProviderService_Terminate_FullMethodName     = "/member.v1.ProviderService/Terminate"
 	ProviderService_Console_FullMethodName       = "/member.v1.ProviderService/Console"
 	ProviderService_EnsureNetwork_FullMethodName = "/member.v1.ProviderService/EnsureNetwork"
+	ProviderService_Resolve_FullMethodName       = "/member.v1.ProviderService/Resolve"
+	ProviderService_Prune_FullMethodName         = "/member.v1.ProviderService/Prune"
 )
 
 // ProviderServiceClient is the client API for ProviderService service.
@@ -463,6 +465,8 @@ type ProviderServiceClient interface {
 	Terminate(ctx context.Context, in *TerminateRequest, opts ...grpc.CallOption) (*TerminateResponse, error)
 	Console(ctx context.Context, in *ConsoleRequest, opts ...grpc.CallOption) (*ConsoleResponse, error)
 	EnsureNetwork(ctx context.Context, in *EnsureNetworkRequest, opts ...grpc.CallOption) (*v1.NetworkSpec, error)
+	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*v1.Offer, error)
+	Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error)
 }
 
 type providerServiceClient struct {
@@ -532,6 +536,26 @@ func (c *providerServiceClient) EnsureNetwork(ctx context.Context, in *EnsureNet
 	return out, nil
 }
 
+func (c *providerServiceClient) Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*v1.Offer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.Offer)
+	err := c.cc.Invoke(ctx, ProviderService_Resolve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *providerServiceClient) Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneResponse)
+	err := c.cc.Invoke(ctx, ProviderService_Prune_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ProviderServiceServer is the server API for ProviderService service.
 // All implementations must embed UnimplementedProviderServiceServer
 // for forward compatibility.
@@ -543,6 +567,8 @@ type ProviderServiceServer interface {
 	Terminate(context.Context, *TerminateRequest) (*TerminateResponse, error)
 	Console(context.Context, *ConsoleRequest) (*ConsoleResponse, error)
 	EnsureNetwork(context.Context, *EnsureNetworkRequest) (*v1.NetworkSpec, error)
+	Resolve(context.Context, *ResolveRequest) (*v1.Offer, error)
+	Prune(context.Context, *PruneRequest) (*PruneResponse, error)
 	mustEmbedUnimplementedProviderServiceServer()
 }
 
@@ -567,6 +593,12 @@ func (UnimplementedProviderServiceServer) Console(context.Context, *ConsoleReque
 }
 func (UnimplementedProviderServiceServer) EnsureNetwork(context.Context, *EnsureNetworkRequest) (*v1.NetworkSpec, error) {
 	return nil, status.Error(codes.Unimplemented, "method EnsureNetwork not implemented")
+}
+func (UnimplementedProviderServiceServer) Resolve(context.Context, *ResolveRequest) (*v1.Offer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resolve not implemented")
+}
+func (UnimplementedProviderServiceServer) Prune(context.Context, *PruneRequest) (*PruneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
 }
 func (UnimplementedProviderServiceServer) mustEmbedUnimplementedProviderServiceServer() {}
 func (UnimplementedProviderServiceServer) testEmbeddedByValue()                         {}
@@ -672,6 +704,42 @@ func _ProviderService_EnsureNetwork_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProviderService_Resolve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).Resolve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_Resolve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).Resolve(ctx, req.(*ResolveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProviderService_Prune_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PruneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).Prune(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_Prune_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).Prune(ctx, req.(*PruneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ProviderService_ServiceDesc is the grpc.ServiceDesc for ProviderService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -694,6 +762,14 @@ var ProviderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EnsureNetwork",
 			Handler:    _ProviderService_EnsureNetwork_Handler,
+		},
+		{
+			MethodName: "Resolve",
+			Handler:    _ProviderService_Resolve_Handler,
+		},
+		{
+			MethodName: "Prune",
+			Handler:    _ProviderService_Prune_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -97,6 +98,12 @@ type ProviderSpec struct {
 	// Types that are valid to be assigned to Type:
 	//
 	//	*ProviderSpec_Local
+	//	*ProviderSpec_Aws
+	//	*ProviderSpec_Gce
+	//	*ProviderSpec_Openstack
+	//	*ProviderSpec_Qemu
+	//	*ProviderSpec_Sim
+	//	*ProviderSpec_Static
 	Type isProviderSpec_Type `protobuf_oneof:"type"`
 	// CallsPerSecond bounds the calls to the provider's API. Default: the provider's own.
 	CallsPerSecond float64 `protobuf:"fixed64,20,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
@@ -150,6 +157,60 @@ func (x *ProviderSpec) GetLocal() *LocalProvider {
 	return nil
 }
 
+func (x *ProviderSpec) GetAws() *AwsProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Aws); ok {
+			return x.Aws
+		}
+	}
+	return nil
+}
+
+func (x *ProviderSpec) GetGce() *GceProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Gce); ok {
+			return x.Gce
+		}
+	}
+	return nil
+}
+
+func (x *ProviderSpec) GetOpenstack() *OpenstackProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Openstack); ok {
+			return x.Openstack
+		}
+	}
+	return nil
+}
+
+func (x *ProviderSpec) GetQemu() *QemuProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Qemu); ok {
+			return x.Qemu
+		}
+	}
+	return nil
+}
+
+func (x *ProviderSpec) GetSim() *SimProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Sim); ok {
+			return x.Sim
+		}
+	}
+	return nil
+}
+
+func (x *ProviderSpec) GetStatic() *StaticProvider {
+	if x != nil {
+		if x, ok := x.Type.(*ProviderSpec_Static); ok {
+			return x.Static
+		}
+	}
+	return nil
+}
+
 func (x *ProviderSpec) GetCallsPerSecond() float64 {
 	if x != nil {
 		return x.CallsPerSecond
@@ -166,7 +227,49 @@ type ProviderSpec_Local struct {
 	Local *LocalProvider `protobuf:"bytes,1,opt,name=local,proto3,oneof"`
 }
 
+type ProviderSpec_Aws struct {
+	// Aws launches Amazon EC2 instances.
+	Aws *AwsProvider `protobuf:"bytes,2,opt,name=aws,proto3,oneof"`
+}
+
+type ProviderSpec_Gce struct {
+	// Gce launches Google Compute Engine instances.
+	Gce *GceProvider `protobuf:"bytes,3,opt,name=gce,proto3,oneof"`
+}
+
+type ProviderSpec_Openstack struct {
+	// Openstack launches servers of an OpenStack cloud.
+	Openstack *OpenstackProvider `protobuf:"bytes,4,opt,name=openstack,proto3,oneof"`
+}
+
+type ProviderSpec_Qemu struct {
+	// Qemu boots virtual machines on one member's host.
+	Qemu *QemuProvider `protobuf:"bytes,5,opt,name=qemu,proto3,oneof"`
+}
+
+type ProviderSpec_Sim struct {
+	// Sim simulates a cloud in memory, for scale and fault tests. It runs nobody's work.
+	Sim *SimProvider `protobuf:"bytes,6,opt,name=sim,proto3,oneof"`
+}
+
+type ProviderSpec_Static struct {
+	// Static takes in machines that exist already, one by one, as `provisionr machine adopt` says.
+	Static *StaticProvider `protobuf:"bytes,7,opt,name=static,proto3,oneof"`
+}
+
 func (*ProviderSpec_Local) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Aws) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Gce) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Openstack) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Qemu) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Sim) isProviderSpec_Type() {}
+
+func (*ProviderSpec_Static) isProviderSpec_Type() {}
 
 // LocalProvider boots Debian system containers in namespaces on the host of one member.
 type LocalProvider struct {
@@ -214,6 +317,506 @@ func (x *LocalProvider) GetOwner() string {
 	return ""
 }
 
+// Endpoint is where an API is served.
+type Endpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Url of the API, as https://ec2.example.com:8443. Default: the vendor's.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Ca has PEM certificates to trust instead of this host's own.
+	Ca            string `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Endpoint) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Endpoint) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+// AwsProvider is a region of an AWS account. Credentials come from the AWS SDK's default chain on the servers.
+type AwsProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Region as eu-central-1. Required.
+	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// Profile of the servers' shared AWS configuration. Default: the chain's.
+	Profile string `protobuf:"bytes,2,opt,name=profile,proto3" json:"profile,omitempty"`
+	// RoleArn is a role to assume for all calls.
+	RoleArn string `protobuf:"bytes,3,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
+	// Ec2, Ssm and Sts are where the APIs are served. Default: the region's.
+	Ec2           *Endpoint `protobuf:"bytes,4,opt,name=ec2,proto3" json:"ec2,omitempty"`
+	Ssm           *Endpoint `protobuf:"bytes,5,opt,name=ssm,proto3" json:"ssm,omitempty"`
+	Sts           *Endpoint `protobuf:"bytes,6,opt,name=sts,proto3" json:"sts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwsProvider) Reset() {
+	*x = AwsProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwsProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwsProvider) ProtoMessage() {}
+
+func (x *AwsProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwsProvider.ProtoReflect.Descriptor instead.
+func (*AwsProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AwsProvider) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AwsProvider) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *AwsProvider) GetRoleArn() string {
+	if x != nil {
+		return x.RoleArn
+	}
+	return ""
+}
+
+func (x *AwsProvider) GetEc2() *Endpoint {
+	if x != nil {
+		return x.Ec2
+	}
+	return nil
+}
+
+func (x *AwsProvider) GetSsm() *Endpoint {
+	if x != nil {
+		return x.Ssm
+	}
+	return nil
+}
+
+func (x *AwsProvider) GetSts() *Endpoint {
+	if x != nil {
+		return x.Sts
+	}
+	return nil
+}
+
+// GceProvider is a region of a Google Cloud project. Credentials are the servers' application default credentials.
+type GceProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project id. Required.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Region as europe-west3. Required.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Compute is where the Compute Engine API is served, as https://compute.example.com/compute/v1/. Default: Google's.
+	Compute *Endpoint `protobuf:"bytes,3,opt,name=compute,proto3" json:"compute,omitempty"`
+	// Unauthenticated sends no credentials, for a server that wants none.
+	Unauthenticated bool `protobuf:"varint,4,opt,name=unauthenticated,proto3" json:"unauthenticated,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *GceProvider) Reset() {
+	*x = GceProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GceProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GceProvider) ProtoMessage() {}
+
+func (x *GceProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GceProvider.ProtoReflect.Descriptor instead.
+func (*GceProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GceProvider) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *GceProvider) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GceProvider) GetCompute() *Endpoint {
+	if x != nil {
+		return x.Compute
+	}
+	return nil
+}
+
+func (x *GceProvider) GetUnauthenticated() bool {
+	if x != nil {
+		return x.Unauthenticated
+	}
+	return false
+}
+
+// OpenstackProvider is a project of an OpenStack cloud. Credentials come from clouds.yaml or the OS_ variables of the servers.
+type OpenstackProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cloud names an entry of clouds.yaml. Default: OS_CLOUD, else the other OS_ variables.
+	Cloud string `protobuf:"bytes,1,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// Region of the service catalogue. Default: the cloud's.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Identity is where Keystone is served. Default: the cloud's auth_url.
+	Identity *Endpoint `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Interface of the service catalogue. Default: public.
+	Interface     string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenstackProvider) Reset() {
+	*x = OpenstackProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenstackProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenstackProvider) ProtoMessage() {}
+
+func (x *OpenstackProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenstackProvider.ProtoReflect.Descriptor instead.
+func (*OpenstackProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *OpenstackProvider) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *OpenstackProvider) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *OpenstackProvider) GetIdentity() *Endpoint {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *OpenstackProvider) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+// QemuProvider boots virtual machines on the host of one member.
+type QemuProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner is the name of the member whose host runs the machines.
+	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Accelerator is kvm or tcg. Default: kvm where the processor has it and a machine boots with it, else tcg.
+	Accelerator string `protobuf:"bytes,2,opt,name=accelerator,proto3" json:"accelerator,omitempty"`
+	// Golden starts machines from a snapshot of one that has booted, where the image allows it.
+	Golden        bool `protobuf:"varint,3,opt,name=golden,proto3" json:"golden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QemuProvider) Reset() {
+	*x = QemuProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QemuProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QemuProvider) ProtoMessage() {}
+
+func (x *QemuProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QemuProvider.ProtoReflect.Descriptor instead.
+func (*QemuProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *QemuProvider) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *QemuProvider) GetAccelerator() string {
+	if x != nil {
+		return x.Accelerator
+	}
+	return ""
+}
+
+func (x *QemuProvider) GetGolden() bool {
+	if x != nil {
+		return x.Golden
+	}
+	return false
+}
+
+// SimProvider is a cloud in the memory of one member. It is gone when the member stops.
+type SimProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner is the name of the member that simulates it.
+	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Seed of all that is random.
+	Seed uint64 `protobuf:"varint,2,opt,name=seed,proto3" json:"seed,omitempty"`
+	// Latency of a call. Default: 100ms.
+	Latency *durationpb.Duration `protobuf:"bytes,3,opt,name=latency,proto3" json:"latency,omitempty"`
+	// Boot is how long a machine takes from launch to its agent's first call. Default: 20s.
+	Boot *durationpb.Duration `protobuf:"bytes,4,opt,name=boot,proto3" json:"boot,omitempty"`
+	// Consistency is how long lists lag. Default: 2s.
+	Consistency *durationpb.Duration `protobuf:"bytes,5,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// Capacity is how many machines there is room for. Default: no limit.
+	Capacity uint32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// FaultRate is the share of calls that fail, half of them after they have acted.
+	FaultRate float64 `protobuf:"fixed64,7,opt,name=fault_rate,json=faultRate,proto3" json:"fault_rate,omitempty"`
+	// ReclaimPerHour is the share of spot machines that are reclaimed in an hour.
+	ReclaimPerHour float64 `protobuf:"fixed64,8,opt,name=reclaim_per_hour,json=reclaimPerHour,proto3" json:"reclaim_per_hour,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SimProvider) Reset() {
+	*x = SimProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimProvider) ProtoMessage() {}
+
+func (x *SimProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimProvider.ProtoReflect.Descriptor instead.
+func (*SimProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SimProvider) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *SimProvider) GetSeed() uint64 {
+	if x != nil {
+		return x.Seed
+	}
+	return 0
+}
+
+func (x *SimProvider) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *SimProvider) GetBoot() *durationpb.Duration {
+	if x != nil {
+		return x.Boot
+	}
+	return nil
+}
+
+func (x *SimProvider) GetConsistency() *durationpb.Duration {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+func (x *SimProvider) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *SimProvider) GetFaultRate() float64 {
+	if x != nil {
+		return x.FaultRate
+	}
+	return 0
+}
+
+func (x *SimProvider) GetReclaimPerHour() float64 {
+	if x != nil {
+		return x.ReclaimPerHour
+	}
+	return 0
+}
+
+// StaticProvider has the machines that were adopted.
+type StaticProvider struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StaticProvider) Reset() {
+	*x = StaticProvider{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StaticProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StaticProvider) ProtoMessage() {}
+
+func (x *StaticProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StaticProvider.ProtoReflect.Descriptor instead.
+func (*StaticProvider) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{9}
+}
+
 // Network is a routing domain: addresses are unique within it.
 type Network struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +830,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[3]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +842,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[3]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +855,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Network) GetApiVersion() string {
@@ -286,7 +889,8 @@ func (x *Network) GetSpec() *NetworkSpec {
 // NetworkSpec gives the addresses of a network.
 type NetworkSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Cidr is the range of the network, as 10.88.0.0/24. Networks must not overlap.
+	// Cidr is the range of the network, as 10.88.0.0/24. Networks must not overlap. Default: what the provider says, for a
+	// network that is not managed.
 	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	// Provider names the provider whose network this is.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -295,16 +899,20 @@ type NetworkSpec struct {
 	// Managed says that Provisionr assigns the addresses; otherwise the provider reports them.
 	Managed bool `protobuf:"varint,4,opt,name=managed,proto3" json:"managed,omitempty"`
 	// NtpServers, DnsServers and HttpProxy are what the network offers to its machines.
-	NtpServers    []string `protobuf:"bytes,5,rep,name=ntp_servers,json=ntpServers,proto3" json:"ntp_servers,omitempty"`
-	DnsServers    []string `protobuf:"bytes,6,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
-	HttpProxy     string   `protobuf:"bytes,7,opt,name=http_proxy,json=httpProxy,proto3" json:"http_proxy,omitempty"`
+	NtpServers []string `protobuf:"bytes,5,rep,name=ntp_servers,json=ntpServers,proto3" json:"ntp_servers,omitempty"`
+	DnsServers []string `protobuf:"bytes,6,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
+	HttpProxy  string   `protobuf:"bytes,7,opt,name=http_proxy,json=httpProxy,proto3" json:"http_proxy,omitempty"`
+	// Id is the provider's own id or name of the network, as vpc-0a1b2c3d. Default: the account's default network.
+	Id string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
+	// Subnets are the provider's ids or names of the subnets to use, in order. Default: all of the network.
+	Subnets       []string `protobuf:"bytes,9,rep,name=subnets,proto3" json:"subnets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[4]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +924,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[4]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +937,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NetworkSpec) GetCidr() string {
@@ -381,6 +989,20 @@ func (x *NetworkSpec) GetHttpProxy() string {
 	return ""
 }
 
+func (x *NetworkSpec) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NetworkSpec) GetSubnets() []string {
+	if x != nil {
+		return x.Subnets
+	}
+	return nil
+}
+
 // Zone is a DNS domain that the servers answer for.
 type Zone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -394,7 +1016,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[5]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +1028,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[5]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +1041,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Zone) GetApiVersion() string {
@@ -465,7 +1087,7 @@ type ZoneSpec struct {
 
 func (x *ZoneSpec) Reset() {
 	*x = ZoneSpec{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[6]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +1099,7 @@ func (x *ZoneSpec) String() string {
 func (*ZoneSpec) ProtoMessage() {}
 
 func (x *ZoneSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[6]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +1112,7 @@ func (x *ZoneSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZoneSpec.ProtoReflect.Descriptor instead.
 func (*ZoneSpec) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ZoneSpec) GetDomain() string {
@@ -527,7 +1149,7 @@ type StaticRecord struct {
 
 func (x *StaticRecord) Reset() {
 	*x = StaticRecord{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[7]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +1161,7 @@ func (x *StaticRecord) String() string {
 func (*StaticRecord) ProtoMessage() {}
 
 func (x *StaticRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[7]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +1174,7 @@ func (x *StaticRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaticRecord.ProtoReflect.Descriptor instead.
 func (*StaticRecord) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StaticRecord) GetName() string {
@@ -588,7 +1210,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[8]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +1222,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[8]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +1235,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{8}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Slot) GetMetadata() *Metadata {
@@ -674,7 +1296,7 @@ type AddressClaim struct {
 
 func (x *AddressClaim) Reset() {
 	*x = AddressClaim{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[9]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +1308,7 @@ func (x *AddressClaim) String() string {
 func (*AddressClaim) ProtoMessage() {}
 
 func (x *AddressClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[9]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +1321,7 @@ func (x *AddressClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressClaim.ProtoReflect.Descriptor instead.
 func (*AddressClaim) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{9}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddressClaim) GetMetadata() *Metadata {
@@ -741,7 +1363,7 @@ var File_provisionr_v1_infra_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\n" +
-	"\x19provisionr/v1/infra.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18provisionr/v1/meta.proto\"\xdc\x01\n" +
+	"\x19provisionr/v1/infra.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18provisionr/v1/meta.proto\"\xdc\x01\n" +
 	"\bProvider\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -750,13 +1372,54 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\n" +
 	"\bProviderR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x127\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1b.provisionr.v1.ProviderSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\x96\x01\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1b.provisionr.v1.ProviderSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xd4\x03\n" +
 	"\fProviderSpec\x124\n" +
-	"\x05local\x18\x01 \x01(\v2\x1c.provisionr.v1.LocalProviderH\x00R\x05local\x12A\n" +
+	"\x05local\x18\x01 \x01(\v2\x1c.provisionr.v1.LocalProviderH\x00R\x05local\x12.\n" +
+	"\x03aws\x18\x02 \x01(\v2\x1a.provisionr.v1.AwsProviderH\x00R\x03aws\x12.\n" +
+	"\x03gce\x18\x03 \x01(\v2\x1a.provisionr.v1.GceProviderH\x00R\x03gce\x12@\n" +
+	"\topenstack\x18\x04 \x01(\v2 .provisionr.v1.OpenstackProviderH\x00R\topenstack\x121\n" +
+	"\x04qemu\x18\x05 \x01(\v2\x1b.provisionr.v1.QemuProviderH\x00R\x04qemu\x12.\n" +
+	"\x03sim\x18\x06 \x01(\v2\x1a.provisionr.v1.SimProviderH\x00R\x03sim\x127\n" +
+	"\x06static\x18\a \x01(\v2\x1d.provisionr.v1.StaticProviderH\x00R\x06static\x12A\n" +
 	"\x10calls_per_second\x18\x14 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x88\xc3@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ecallsPerSecondB\r\n" +
 	"\x04type\x12\x05\xbaH\x02\b\x01\".\n" +
 	"\rLocalProvider\x12\x1d\n" +
-	"\x05owner\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05owner\"\xd9\x01\n" +
+	"\x05owner\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05owner\"V\n" +
+	"\bEndpoint\x12/\n" +
+	"\x03url\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x102\x13^(https?://[^ ]+)?$R\x03url\x12\x19\n" +
+	"\x02ca\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x02ca\"\xac\x02\n" +
+	"\vAwsProvider\x12C\n" +
+	"\x06region\x18\x01 \x01(\tB+\xbaH(\xc8\x01\x01r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x06region\x12\"\n" +
+	"\aprofile\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\aprofile\x123\n" +
+	"\brole_arn\x18\x03 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x102\x0e^(arn:[^ ]+)?$R\aroleArn\x12)\n" +
+	"\x03ec2\x18\x04 \x01(\v2\x17.provisionr.v1.EndpointR\x03ec2\x12)\n" +
+	"\x03ssm\x18\x05 \x01(\v2\x17.provisionr.v1.EndpointR\x03ssm\x12)\n" +
+	"\x03sts\x18\x06 \x01(\v2\x17.provisionr.v1.EndpointR\x03sts\"\xf8\x01\n" +
+	"\vGceProvider\x12J\n" +
+	"\aproject\x18\x01 \x01(\tB0\xbaH-\xc8\x01\x01r(\x18\x80\x012#^[a-z0-9.:]([-a-z0-9.:]*[a-z0-9])?$R\aproject\x12@\n" +
+	"\x06region\x18\x02 \x01(\tB(\xbaH%\xc8\x01\x01r \x18?2\x1c^[a-z]([-a-z0-9]*[a-z0-9])?$R\x06region\x121\n" +
+	"\acompute\x18\x03 \x01(\v2\x17.provisionr.v1.EndpointR\acompute\x12(\n" +
+	"\x0funauthenticated\x18\x04 \x01(\bR\x0funauthenticated\"\xca\x01\n" +
+	"\x11OpenstackProvider\x12\x1e\n" +
+	"\x05cloud\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12 \n" +
+	"\x06region\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\x123\n" +
+	"\bidentity\x18\x03 \x01(\v2\x17.provisionr.v1.EndpointR\bidentity\x12>\n" +
+	"\tinterface\x18\x04 \x01(\tB \xbaH\x1dr\x1bR\x00R\x06publicR\binternalR\x05adminR\tinterface\"z\n" +
+	"\fQemuProvider\x12\x1d\n" +
+	"\x05owner\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05owner\x123\n" +
+	"\vaccelerator\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03kvmR\x03tcgR\vaccelerator\x12\x16\n" +
+	"\x06golden\x18\x03 \x01(\bR\x06golden\"\xf8\x02\n" +
+	"\vSimProvider\x12\x1d\n" +
+	"\x05owner\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05owner\x12\x12\n" +
+	"\x04seed\x18\x02 \x01(\x04R\x04seed\x123\n" +
+	"\alatency\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12-\n" +
+	"\x04boot\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04boot\x12;\n" +
+	"\vconsistency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vconsistency\x12\x1a\n" +
+	"\bcapacity\x18\x06 \x01(\rR\bcapacity\x126\n" +
+	"\n" +
+	"fault_rate\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\tfaultRate\x12A\n" +
+	"\x10reclaim_per_hour\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ereclaimPerHour\"\x10\n" +
+	"\x0eStaticProvider\"\xd9\x01\n" +
 	"\aNetwork\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -764,9 +1427,9 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tB\x0e\xbaH\vr\t\n" +
 	"\aNetworkR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x126\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\x81\x02\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xc8\x02\n" +
 	"\vNetworkSpec\x12\x1f\n" +
-	"\x04cidr\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\xe8\x01\x01R\x04cidr\x12#\n" +
+	"\x04cidr\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xe8\x01\x01R\x04cidr\x12#\n" +
 	"\bprovider\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\bprovider\x121\n" +
 	"\agateway\x18\x03 \x01(\tB\x17\xbaH\x14r\x122\x10^[0-9a-fA-F.:]*$R\agateway\x12\x18\n" +
 	"\amanaged\x18\x04 \x01(\bR\amanaged\x12\x1f\n" +
@@ -775,7 +1438,9 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\vdns_servers\x18\x06 \x03(\tR\n" +
 	"dnsServers\x12\x1d\n" +
 	"\n" +
-	"http_proxy\x18\a \x01(\tR\thttpProxy\"\xd0\x01\n" +
+	"http_proxy\x18\a \x01(\tR\thttpProxy\x12\x18\n" +
+	"\x02id\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x02id\x12+\n" +
+	"\asubnets\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\xff\x01R\asubnets\"\xd0\x01\n" +
 	"\x04Zone\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -818,36 +1483,58 @@ func file_provisionr_v1_infra_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_infra_proto_rawDescData
 }
 
-var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_provisionr_v1_infra_proto_goTypes = []any{
-	(*Provider)(nil),      // 0: provisionr.v1.Provider
-	(*ProviderSpec)(nil),  // 1: provisionr.v1.ProviderSpec
-	(*LocalProvider)(nil), // 2: provisionr.v1.LocalProvider
-	(*Network)(nil),       // 3: provisionr.v1.Network
-	(*NetworkSpec)(nil),   // 4: provisionr.v1.NetworkSpec
-	(*Zone)(nil),          // 5: provisionr.v1.Zone
-	(*ZoneSpec)(nil),      // 6: provisionr.v1.ZoneSpec
-	(*StaticRecord)(nil),  // 7: provisionr.v1.StaticRecord
-	(*Slot)(nil),          // 8: provisionr.v1.Slot
-	(*AddressClaim)(nil),  // 9: provisionr.v1.AddressClaim
-	(*Metadata)(nil),      // 10: provisionr.v1.Metadata
+	(*Provider)(nil),            // 0: provisionr.v1.Provider
+	(*ProviderSpec)(nil),        // 1: provisionr.v1.ProviderSpec
+	(*LocalProvider)(nil),       // 2: provisionr.v1.LocalProvider
+	(*Endpoint)(nil),            // 3: provisionr.v1.Endpoint
+	(*AwsProvider)(nil),         // 4: provisionr.v1.AwsProvider
+	(*GceProvider)(nil),         // 5: provisionr.v1.GceProvider
+	(*OpenstackProvider)(nil),   // 6: provisionr.v1.OpenstackProvider
+	(*QemuProvider)(nil),        // 7: provisionr.v1.QemuProvider
+	(*SimProvider)(nil),         // 8: provisionr.v1.SimProvider
+	(*StaticProvider)(nil),      // 9: provisionr.v1.StaticProvider
+	(*Network)(nil),             // 10: provisionr.v1.Network
+	(*NetworkSpec)(nil),         // 11: provisionr.v1.NetworkSpec
+	(*Zone)(nil),                // 12: provisionr.v1.Zone
+	(*ZoneSpec)(nil),            // 13: provisionr.v1.ZoneSpec
+	(*StaticRecord)(nil),        // 14: provisionr.v1.StaticRecord
+	(*Slot)(nil),                // 15: provisionr.v1.Slot
+	(*AddressClaim)(nil),        // 16: provisionr.v1.AddressClaim
+	(*Metadata)(nil),            // 17: provisionr.v1.Metadata
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
 }
 var file_provisionr_v1_infra_proto_depIdxs = []int32{
-	10, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
+	17, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Provider.spec:type_name -> provisionr.v1.ProviderSpec
 	2,  // 2: provisionr.v1.ProviderSpec.local:type_name -> provisionr.v1.LocalProvider
-	10, // 3: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
-	4,  // 4: provisionr.v1.Network.spec:type_name -> provisionr.v1.NetworkSpec
-	10, // 5: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
-	6,  // 6: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
-	7,  // 7: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
-	10, // 8: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
-	10, // 9: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 3: provisionr.v1.ProviderSpec.aws:type_name -> provisionr.v1.AwsProvider
+	5,  // 4: provisionr.v1.ProviderSpec.gce:type_name -> provisionr.v1.GceProvider
+	6,  // 5: provisionr.v1.ProviderSpec.openstack:type_name -> provisionr.v1.OpenstackProvider
+	7,  // 6: provisionr.v1.ProviderSpec.qemu:type_name -> provisionr.v1.QemuProvider
+	8,  // 7: provisionr.v1.ProviderSpec.sim:type_name -> provisionr.v1.SimProvider
+	9,  // 8: provisionr.v1.ProviderSpec.static:type_name -> provisionr.v1.StaticProvider
+	3,  // 9: provisionr.v1.AwsProvider.ec2:type_name -> provisionr.v1.Endpoint
+	3,  // 10: provisionr.v1.AwsProvider.ssm:type_name -> provisionr.v1.Endpoint
+	3,  // 11: provisionr.v1.AwsProvider.sts:type_name -> provisionr.v1.Endpoint
+	3,  // 12: provisionr.v1.GceProvider.compute:type_name -> provisionr.v1.Endpoint
+	3,  // 13: provisionr.v1.OpenstackProvider.identity:type_name -> provisionr.v1.Endpoint
+	18, // 14: provisionr.v1.SimProvider.latency:type_name -> google.protobuf.Duration
+	18, // 15: provisionr.v1.SimProvider.boot:type_name -> google.protobuf.Duration
+	18, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
+	17, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
+	11, // 18: provisionr.v1.Network.spec:type_name -> provisionr.v1.NetworkSpec
+	17, // 19: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
+	13, // 20: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
+	14, // 21: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
+	17, // 22: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
+	17, // 23: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_infra_proto_init() }
@@ -858,6 +1545,12 @@ func file_provisionr_v1_infra_proto_init() {
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_infra_proto_msgTypes[1].OneofWrappers = []any{
 		(*ProviderSpec_Local)(nil),
+		(*ProviderSpec_Aws)(nil),
+		(*ProviderSpec_Gce)(nil),
+		(*ProviderSpec_Openstack)(nil),
+		(*ProviderSpec_Qemu)(nil),
+		(*ProviderSpec_Sim)(nil),
+		(*ProviderSpec_Static)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -865,7 +1558,7 @@ func file_provisionr_v1_infra_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_infra_proto_rawDesc), len(file_provisionr_v1_infra_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

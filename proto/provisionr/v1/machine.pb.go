@@ -245,6 +245,9 @@ type MachineSpec struct {
 	PoolGeneration uint64           `protobuf:"varint,8,opt,name=pool_generation,json=poolGeneration,proto3" json:"pool_generation,omitempty"`
 	Os             *OperatingSystem `protobuf:"bytes,9,opt,name=os,proto3" json:"os,omitempty"`
 	Hardware       *Hardware        `protobuf:"bytes,10,opt,name=hardware,proto3" json:"hardware,omitempty"`
+	Image          *Image           `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`
+	Placement      *Placement       `protobuf:"bytes,12,opt,name=placement,proto3" json:"placement,omitempty"`
+	Spot           *Spot            `protobuf:"bytes,13,opt,name=spot,proto3" json:"spot,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -349,6 +352,27 @@ func (x *MachineSpec) GetHardware() *Hardware {
 	return nil
 }
 
+func (x *MachineSpec) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *MachineSpec) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *MachineSpec) GetSpot() *Spot {
+	if x != nil {
+		return x.Spot
+	}
+	return nil
+}
+
 // MachineStatus is what is known of a machine.
 type MachineStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +407,11 @@ type MachineStatus struct {
 	// AbsentSince is when the provider first reported absence while terminating.
 	AbsentSince *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=absent_since,json=absentSince,proto3" json:"absent_since,omitempty"`
 	// BootStage is the newest sign of life of the boot: a beacon of the cloud-init stub.
-	BootStage     string `protobuf:"bytes,17,opt,name=boot_stage,json=bootStage,proto3" json:"boot_stage,omitempty"`
+	BootStage string `protobuf:"bytes,17,opt,name=boot_stage,json=bootStage,proto3" json:"boot_stage,omitempty"`
+	// Notice is the provider's announcement that it will take the machine away.
+	Notice *Notice `protobuf:"bytes,18,opt,name=notice,proto3" json:"notice,omitempty"`
+	// Address6 is the machine's IPv6 address where address is an IPv4 one.
+	Address6      string `protobuf:"bytes,19,opt,name=address6,proto3" json:"address6,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +565,83 @@ func (x *MachineStatus) GetBootStage() string {
 	return ""
 }
 
+func (x *MachineStatus) GetNotice() *Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+func (x *MachineStatus) GetAddress6() string {
+	if x != nil {
+		return x.Address6
+	}
+	return ""
+}
+
+// Notice announces that the provider will take a machine away or disturb it.
+type Notice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind is spot or maintenance.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// At is when it will happen; unset means at any time.
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Notice) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Notice) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Notice) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // AgentStatus is what the agent last reported.
 type AgentStatus struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -557,7 +662,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +674,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +687,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AgentStatus) GetVersion() string {
@@ -646,7 +751,7 @@ type BootEvidence struct {
 
 func (x *BootEvidence) Reset() {
 	*x = BootEvidence{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +763,7 @@ func (x *BootEvidence) String() string {
 func (*BootEvidence) ProtoMessage() {}
 
 func (x *BootEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +776,7 @@ func (x *BootEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootEvidence.ProtoReflect.Descriptor instead.
 func (*BootEvidence) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BootEvidence) GetConsole() string {
@@ -708,14 +813,21 @@ type LaunchRequest struct {
 	DnsServers   []string `protobuf:"bytes,14,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
 	HttpProxy    string   `protobuf:"bytes,15,opt,name=http_proxy,json=httpProxy,proto3" json:"http_proxy,omitempty"`
 	// Seed is what the user-data is rendered from.
-	Seed          *Seed `protobuf:"bytes,16,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed *Seed `protobuf:"bytes,16,opt,name=seed,proto3" json:"seed,omitempty"`
+	// Choice is what the pool's wishes came to, in the provider's own terms.
+	Choice    *Choice    `protobuf:"bytes,17,opt,name=choice,proto3" json:"choice,omitempty"`
+	Image     *Image     `protobuf:"bytes,18,opt,name=image,proto3" json:"image,omitempty"`
+	Placement *Placement `protobuf:"bytes,19,opt,name=placement,proto3" json:"placement,omitempty"`
+	Spot      *Spot      `protobuf:"bytes,20,opt,name=spot,proto3" json:"spot,omitempty"`
+	// Labels are the pool's, for the provider's tags.
+	Labels        map[string]string `protobuf:"bytes,21,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +839,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +852,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LaunchRequest) GetMachineId() string {
@@ -855,6 +967,382 @@ func (x *LaunchRequest) GetSeed() *Seed {
 	return nil
 }
 
+func (x *LaunchRequest) GetChoice() *Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
+func (x *LaunchRequest) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *LaunchRequest) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *LaunchRequest) GetSpot() *Spot {
+	if x != nil {
+		return x.Spot
+	}
+	return nil
+}
+
+func (x *LaunchRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// Choice is one way to launch a machine, in the provider's own ids. It is decided before the launch and committed with it:
+// whoever repeats the launch sends the same.
+type Choice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Image is the provider's id of the image, ImageName its name for people.
+	Image     string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	ImageName string `protobuf:"bytes,2,opt,name=image_name,json=imageName,proto3" json:"image_name,omitempty"`
+	// Type is the provider's id of the machine type, TypeName its name for people.
+	Type     string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	TypeName string `protobuf:"bytes,4,opt,name=type_name,json=typeName,proto3" json:"type_name,omitempty"`
+	// Zone is the availability zone.
+	Zone string `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Network and Subnet are the provider's ids.
+	Network string `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	Subnet  string `protobuf:"bytes,7,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	// Groups are the ids of firewall groups.
+	Groups []string `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Spot says that the capacity may be taken back; MaxPrice bounds its price for an hour.
+	Spot     bool   `protobuf:"varint,9,opt,name=spot,proto3" json:"spot,omitempty"`
+	MaxPrice string `protobuf:"bytes,10,opt,name=max_price,json=maxPrice,proto3" json:"max_price,omitempty"`
+	// Architecture as GOARCH names it.
+	Architecture string `protobuf:"bytes,11,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// RootDevice is the name of the image's root device, where the provider has such names.
+	RootDevice string `protobuf:"bytes,12,opt,name=root_device,json=rootDevice,proto3" json:"root_device,omitempty"`
+	Cpus       uint32 `protobuf:"varint,13,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib  uint32 `protobuf:"varint,14,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	// PriceClass for people, as on-demand or spot.
+	PriceClass string `protobuf:"bytes,15,opt,name=price_class,json=priceClass,proto3" json:"price_class,omitempty"`
+	// Extra is what else the provider must have committed.
+	Extra         map[string]string `protobuf:"bytes,16,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Choice) Reset() {
+	*x = Choice{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Choice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Choice) ProtoMessage() {}
+
+func (x *Choice) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Choice.ProtoReflect.Descriptor instead.
+func (*Choice) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Choice) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Choice) GetImageName() string {
+	if x != nil {
+		return x.ImageName
+	}
+	return ""
+}
+
+func (x *Choice) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Choice) GetTypeName() string {
+	if x != nil {
+		return x.TypeName
+	}
+	return ""
+}
+
+func (x *Choice) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Choice) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Choice) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *Choice) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Choice) GetSpot() bool {
+	if x != nil {
+		return x.Spot
+	}
+	return false
+}
+
+func (x *Choice) GetMaxPrice() string {
+	if x != nil {
+		return x.MaxPrice
+	}
+	return ""
+}
+
+func (x *Choice) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *Choice) GetRootDevice() string {
+	if x != nil {
+		return x.RootDevice
+	}
+	return ""
+}
+
+func (x *Choice) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Choice) GetMemoryMib() uint32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *Choice) GetPriceClass() string {
+	if x != nil {
+		return x.PriceClass
+	}
+	return ""
+}
+
+func (x *Choice) GetExtra() map[string]string {
+	if x != nil {
+		return x.Extra
+	}
+	return nil
+}
+
+// Wish is what is wanted of a provider for the machines of a pool.
+type Wish struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Pool      string                 `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	Os        *OperatingSystem       `protobuf:"bytes,3,opt,name=os,proto3" json:"os,omitempty"`
+	Hardware  *Hardware              `protobuf:"bytes,4,opt,name=hardware,proto3" json:"hardware,omitempty"`
+	Image     *Image                 `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	Placement *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	Spot      *Spot                  `protobuf:"bytes,7,opt,name=spot,proto3" json:"spot,omitempty"`
+	Network   *Network               `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
+	// Count is how many machines are wanted in all.
+	Count         uint32 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wish) Reset() {
+	*x = Wish{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wish) ProtoMessage() {}
+
+func (x *Wish) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wish.ProtoReflect.Descriptor instead.
+func (*Wish) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Wish) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Wish) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Wish) GetOs() *OperatingSystem {
+	if x != nil {
+		return x.Os
+	}
+	return nil
+}
+
+func (x *Wish) GetHardware() *Hardware {
+	if x != nil {
+		return x.Hardware
+	}
+	return nil
+}
+
+func (x *Wish) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *Wish) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *Wish) GetSpot() *Spot {
+	if x != nil {
+		return x.Spot
+	}
+	return nil
+}
+
+func (x *Wish) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *Wish) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// Offer is what a provider has for a wish.
+type Offer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Choices in order of preference: the next is taken where one is out of capacity. There is at least one.
+	Choices []*Choice `protobuf:"bytes,1,rep,name=choices,proto3" json:"choices,omitempty"`
+	// Warnings for a person, as that the account's quota is nearly used up.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offer) Reset() {
+	*x = Offer{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offer) ProtoMessage() {}
+
+func (x *Offer) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offer.ProtoReflect.Descriptor instead.
+func (*Offer) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Offer) GetChoices() []*Choice {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
+}
+
+func (x *Offer) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // Seed is what the cloud-init stub needs, but for the join token.
 type Seed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -872,7 +1360,7 @@ type Seed struct {
 
 func (x *Seed) Reset() {
 	*x = Seed{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1372,7 @@ func (x *Seed) String() string {
 func (*Seed) ProtoMessage() {}
 
 func (x *Seed) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1385,7 @@ func (x *Seed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seed.ProtoReflect.Descriptor instead.
 func (*Seed) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Seed) GetCaPins() []string {
@@ -959,7 +1447,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1459,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1472,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Proof) GetMachine() string {
@@ -1054,11 +1542,11 @@ var File_provisionr_v1_machine_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprovisionr/v1/machine.proto\x12\rprovisionr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18provisionr/v1/meta.proto\x1a\x18provisionr/v1/pool.proto\"\xa4\x01\n" +
+	"\x1bprovisionr/v1/machine.proto\x12\rprovisionr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19provisionr/v1/infra.proto\x1a\x18provisionr/v1/meta.proto\x1a\x18provisionr/v1/pool.proto\"\xa4\x01\n" +
 	"\aMachine\x123\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x17.provisionr.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.provisionr.v1.MachineSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.provisionr.v1.MachineStatusR\x06status\"\xb7\x02\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.provisionr.v1.MachineStatusR\x06status\"\xc4\x03\n" +
 	"\vMachineSpec\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\tR\x04slot\x12\x14\n" +
@@ -1070,7 +1558,10 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\x0fpool_generation\x18\b \x01(\x04R\x0epoolGeneration\x12.\n" +
 	"\x02os\x18\t \x01(\v2\x1e.provisionr.v1.OperatingSystemR\x02os\x123\n" +
 	"\bhardware\x18\n" +
-	" \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\"\xeb\x05\n" +
+	" \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\x12*\n" +
+	"\x05image\x18\v \x01(\v2\x14.provisionr.v1.ImageR\x05image\x126\n" +
+	"\tplacement\x18\f \x01(\v2\x18.provisionr.v1.PlacementR\tplacement\x12'\n" +
+	"\x04spot\x18\r \x01(\v2\x13.provisionr.v1.SpotR\x04spot\"\xb6\x06\n" +
 	"\rMachineStatus\x12*\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x14.provisionr.v1.PhaseR\x05phase\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
@@ -1092,7 +1583,13 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\bevidence\x18\x0f \x01(\v2\x1b.provisionr.v1.BootEvidenceR\bevidence\x12=\n" +
 	"\fabsent_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vabsentSince\x12\x1d\n" +
 	"\n" +
-	"boot_stage\x18\x11 \x01(\tR\tbootStage\"\xfc\x01\n" +
+	"boot_stage\x18\x11 \x01(\tR\tbootStage\x12-\n" +
+	"\x06notice\x18\x12 \x01(\v2\x15.provisionr.v1.NoticeR\x06notice\x12\x1a\n" +
+	"\baddress6\x18\x13 \x01(\tR\baddress6\"b\n" +
+	"\x06Notice\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xfc\x01\n" +
 	"\vAgentStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12!\n" +
@@ -1103,7 +1600,7 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\breported\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\breported\"Z\n" +
 	"\fBootEvidence\x12\x18\n" +
 	"\aconsole\x18\x01 \x01(\tR\aconsole\x120\n" +
-	"\x05taken\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\"\x87\x04\n" +
+	"\x05taken\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\"\xc0\x06\n" +
 	"\rLaunchRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12\x1d\n" +
@@ -1125,7 +1622,55 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"dnsServers\x12\x1d\n" +
 	"\n" +
 	"http_proxy\x18\x0f \x01(\tR\thttpProxy\x12'\n" +
-	"\x04seed\x18\x10 \x01(\v2\x13.provisionr.v1.SeedR\x04seed\"\x9b\x02\n" +
+	"\x04seed\x18\x10 \x01(\v2\x13.provisionr.v1.SeedR\x04seed\x12-\n" +
+	"\x06choice\x18\x11 \x01(\v2\x15.provisionr.v1.ChoiceR\x06choice\x12*\n" +
+	"\x05image\x18\x12 \x01(\v2\x14.provisionr.v1.ImageR\x05image\x126\n" +
+	"\tplacement\x18\x13 \x01(\v2\x18.provisionr.v1.PlacementR\tplacement\x12'\n" +
+	"\x04spot\x18\x14 \x01(\v2\x13.provisionr.v1.SpotR\x04spot\x12@\n" +
+	"\x06labels\x18\x15 \x03(\v2(.provisionr.v1.LaunchRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x04\n" +
+	"\x06Choice\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1d\n" +
+	"\n" +
+	"image_name\x18\x02 \x01(\tR\timageName\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x1b\n" +
+	"\ttype_name\x18\x04 \x01(\tR\btypeName\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\x12\x18\n" +
+	"\anetwork\x18\x06 \x01(\tR\anetwork\x12\x16\n" +
+	"\x06subnet\x18\a \x01(\tR\x06subnet\x12\x16\n" +
+	"\x06groups\x18\b \x03(\tR\x06groups\x12\x12\n" +
+	"\x04spot\x18\t \x01(\bR\x04spot\x12\x1b\n" +
+	"\tmax_price\x18\n" +
+	" \x01(\tR\bmaxPrice\x12\"\n" +
+	"\farchitecture\x18\v \x01(\tR\farchitecture\x12\x1f\n" +
+	"\vroot_device\x18\f \x01(\tR\n" +
+	"rootDevice\x12\x12\n" +
+	"\x04cpus\x18\r \x01(\rR\x04cpus\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x0e \x01(\rR\tmemoryMib\x12\x1f\n" +
+	"\vprice_class\x18\x0f \x01(\tR\n" +
+	"priceClass\x126\n" +
+	"\x05extra\x18\x10 \x03(\v2 .provisionr.v1.Choice.ExtraEntryR\x05extra\x1a8\n" +
+	"\n" +
+	"ExtraEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x02\n" +
+	"\x04Wish\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x12.\n" +
+	"\x02os\x18\x03 \x01(\v2\x1e.provisionr.v1.OperatingSystemR\x02os\x123\n" +
+	"\bhardware\x18\x04 \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\x12*\n" +
+	"\x05image\x18\x05 \x01(\v2\x14.provisionr.v1.ImageR\x05image\x126\n" +
+	"\tplacement\x18\x06 \x01(\v2\x18.provisionr.v1.PlacementR\tplacement\x12'\n" +
+	"\x04spot\x18\a \x01(\v2\x13.provisionr.v1.SpotR\x04spot\x120\n" +
+	"\anetwork\x18\b \x01(\v2\x16.provisionr.v1.NetworkR\anetwork\x12\x14\n" +
+	"\x05count\x18\t \x01(\rR\x05count\"T\n" +
+	"\x05Offer\x12/\n" +
+	"\achoices\x18\x01 \x03(\v2\x15.provisionr.v1.ChoiceR\achoices\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x9b\x02\n" +
 	"\x04Seed\x12\x17\n" +
 	"\aca_pins\x18\x01 \x03(\tR\x06caPins\x12#\n" +
 	"\rapi_endpoints\x18\x02 \x03(\tR\fapiEndpoints\x12'\n" +
@@ -1183,51 +1728,79 @@ func file_provisionr_v1_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_provisionr_v1_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_provisionr_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_provisionr_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_provisionr_v1_machine_proto_goTypes = []any{
 	(Phase)(0),                    // 0: provisionr.v1.Phase
 	(ProofState)(0),               // 1: provisionr.v1.ProofState
 	(*Machine)(nil),               // 2: provisionr.v1.Machine
 	(*MachineSpec)(nil),           // 3: provisionr.v1.MachineSpec
 	(*MachineStatus)(nil),         // 4: provisionr.v1.MachineStatus
-	(*AgentStatus)(nil),           // 5: provisionr.v1.AgentStatus
-	(*BootEvidence)(nil),          // 6: provisionr.v1.BootEvidence
-	(*LaunchRequest)(nil),         // 7: provisionr.v1.LaunchRequest
-	(*Seed)(nil),                  // 8: provisionr.v1.Seed
-	(*Proof)(nil),                 // 9: provisionr.v1.Proof
-	nil,                           // 10: provisionr.v1.Seed.AgentSha256Entry
-	(*Metadata)(nil),              // 11: provisionr.v1.Metadata
-	(*OperatingSystem)(nil),       // 12: provisionr.v1.OperatingSystem
-	(*Hardware)(nil),              // 13: provisionr.v1.Hardware
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Notice)(nil),                // 5: provisionr.v1.Notice
+	(*AgentStatus)(nil),           // 6: provisionr.v1.AgentStatus
+	(*BootEvidence)(nil),          // 7: provisionr.v1.BootEvidence
+	(*LaunchRequest)(nil),         // 8: provisionr.v1.LaunchRequest
+	(*Choice)(nil),                // 9: provisionr.v1.Choice
+	(*Wish)(nil),                  // 10: provisionr.v1.Wish
+	(*Offer)(nil),                 // 11: provisionr.v1.Offer
+	(*Seed)(nil),                  // 12: provisionr.v1.Seed
+	(*Proof)(nil),                 // 13: provisionr.v1.Proof
+	nil,                           // 14: provisionr.v1.LaunchRequest.LabelsEntry
+	nil,                           // 15: provisionr.v1.Choice.ExtraEntry
+	nil,                           // 16: provisionr.v1.Seed.AgentSha256Entry
+	(*Metadata)(nil),              // 17: provisionr.v1.Metadata
+	(*OperatingSystem)(nil),       // 18: provisionr.v1.OperatingSystem
+	(*Hardware)(nil),              // 19: provisionr.v1.Hardware
+	(*Image)(nil),                 // 20: provisionr.v1.Image
+	(*Placement)(nil),             // 21: provisionr.v1.Placement
+	(*Spot)(nil),                  // 22: provisionr.v1.Spot
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Network)(nil),               // 24: provisionr.v1.Network
 }
 var file_provisionr_v1_machine_proto_depIdxs = []int32{
-	11, // 0: provisionr.v1.Machine.metadata:type_name -> provisionr.v1.Metadata
+	17, // 0: provisionr.v1.Machine.metadata:type_name -> provisionr.v1.Metadata
 	3,  // 1: provisionr.v1.Machine.spec:type_name -> provisionr.v1.MachineSpec
 	4,  // 2: provisionr.v1.Machine.status:type_name -> provisionr.v1.MachineStatus
-	12, // 3: provisionr.v1.MachineSpec.os:type_name -> provisionr.v1.OperatingSystem
-	13, // 4: provisionr.v1.MachineSpec.hardware:type_name -> provisionr.v1.Hardware
-	0,  // 5: provisionr.v1.MachineStatus.phase:type_name -> provisionr.v1.Phase
-	14, // 6: provisionr.v1.MachineStatus.since:type_name -> google.protobuf.Timestamp
-	14, // 7: provisionr.v1.MachineStatus.deadline:type_name -> google.protobuf.Timestamp
-	7,  // 8: provisionr.v1.MachineStatus.launch:type_name -> provisionr.v1.LaunchRequest
-	14, // 9: provisionr.v1.MachineStatus.launched_at:type_name -> google.protobuf.Timestamp
-	5,  // 10: provisionr.v1.MachineStatus.agent:type_name -> provisionr.v1.AgentStatus
-	6,  // 11: provisionr.v1.MachineStatus.evidence:type_name -> provisionr.v1.BootEvidence
-	14, // 12: provisionr.v1.MachineStatus.absent_since:type_name -> google.protobuf.Timestamp
-	14, // 13: provisionr.v1.AgentStatus.reported:type_name -> google.protobuf.Timestamp
-	14, // 14: provisionr.v1.BootEvidence.taken:type_name -> google.protobuf.Timestamp
-	12, // 15: provisionr.v1.LaunchRequest.os:type_name -> provisionr.v1.OperatingSystem
-	13, // 16: provisionr.v1.LaunchRequest.hardware:type_name -> provisionr.v1.Hardware
-	8,  // 17: provisionr.v1.LaunchRequest.seed:type_name -> provisionr.v1.Seed
-	10, // 18: provisionr.v1.Seed.agent_sha256:type_name -> provisionr.v1.Seed.AgentSha256Entry
-	1,  // 19: provisionr.v1.Proof.state:type_name -> provisionr.v1.ProofState
-	14, // 20: provisionr.v1.Proof.at:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	18, // 3: provisionr.v1.MachineSpec.os:type_name -> provisionr.v1.OperatingSystem
+	19, // 4: provisionr.v1.MachineSpec.hardware:type_name -> provisionr.v1.Hardware
+	20, // 5: provisionr.v1.MachineSpec.image:type_name -> provisionr.v1.Image
+	21, // 6: provisionr.v1.MachineSpec.placement:type_name -> provisionr.v1.Placement
+	22, // 7: provisionr.v1.MachineSpec.spot:type_name -> provisionr.v1.Spot
+	0,  // 8: provisionr.v1.MachineStatus.phase:type_name -> provisionr.v1.Phase
+	23, // 9: provisionr.v1.MachineStatus.since:type_name -> google.protobuf.Timestamp
+	23, // 10: provisionr.v1.MachineStatus.deadline:type_name -> google.protobuf.Timestamp
+	8,  // 11: provisionr.v1.MachineStatus.launch:type_name -> provisionr.v1.LaunchRequest
+	23, // 12: provisionr.v1.MachineStatus.launched_at:type_name -> google.protobuf.Timestamp
+	6,  // 13: provisionr.v1.MachineStatus.agent:type_name -> provisionr.v1.AgentStatus
+	7,  // 14: provisionr.v1.MachineStatus.evidence:type_name -> provisionr.v1.BootEvidence
+	23, // 15: provisionr.v1.MachineStatus.absent_since:type_name -> google.protobuf.Timestamp
+	5,  // 16: provisionr.v1.MachineStatus.notice:type_name -> provisionr.v1.Notice
+	23, // 17: provisionr.v1.Notice.at:type_name -> google.protobuf.Timestamp
+	23, // 18: provisionr.v1.AgentStatus.reported:type_name -> google.protobuf.Timestamp
+	23, // 19: provisionr.v1.BootEvidence.taken:type_name -> google.protobuf.Timestamp
+	18, // 20: provisionr.v1.LaunchRequest.os:type_name -> provisionr.v1.OperatingSystem
+	19, // 21: provisionr.v1.LaunchRequest.hardware:type_name -> provisionr.v1.Hardware
+	12, // 22: provisionr.v1.LaunchRequest.seed:type_name -> provisionr.v1.Seed
+	9,  // 23: provisionr.v1.LaunchRequest.choice:type_name -> provisionr.v1.Choice
+	20, // 24: provisionr.v1.LaunchRequest.image:type_name -> provisionr.v1.Image
+	21, // 25: provisionr.v1.LaunchRequest.placement:type_name -> provisionr.v1.Placement
+	22, // 26: provisionr.v1.LaunchRequest.spot:type_name -> provisionr.v1.Spot
+	14, // 27: provisionr.v1.LaunchRequest.labels:type_name -> provisionr.v1.LaunchRequest.LabelsEntry
+	15, // 28: provisionr.v1.Choice.extra:type_name -> provisionr.v1.Choice.ExtraEntry
+	18, // 29: provisionr.v1.Wish.os:type_name -> provisionr.v1.OperatingSystem
+	19, // 30: provisionr.v1.Wish.hardware:type_name -> provisionr.v1.Hardware
+	20, // 31: provisionr.v1.Wish.image:type_name -> provisionr.v1.Image
+	21, // 32: provisionr.v1.Wish.placement:type_name -> provisionr.v1.Placement
+	22, // 33: provisionr.v1.Wish.spot:type_name -> provisionr.v1.Spot
+	24, // 34: provisionr.v1.Wish.network:type_name -> provisionr.v1.Network
+	9,  // 35: provisionr.v1.Offer.choices:type_name -> provisionr.v1.Choice
+	16, // 36: provisionr.v1.Seed.agent_sha256:type_name -> provisionr.v1.Seed.AgentSha256Entry
+	1,  // 37: provisionr.v1.Proof.state:type_name -> provisionr.v1.ProofState
+	23, // 38: provisionr.v1.Proof.at:type_name -> google.protobuf.Timestamp
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_machine_proto_init() }
@@ -1235,6 +1808,7 @@ func file_provisionr_v1_machine_proto_init() {
 	if File_provisionr_v1_machine_proto != nil {
 		return
 	}
+	file_provisionr_v1_infra_proto_init()
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_pool_proto_init()
 	type x struct{}
@@ -1243,7 +1817,7 @@ func file_provisionr_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_machine_proto_rawDesc), len(file_provisionr_v1_machine_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

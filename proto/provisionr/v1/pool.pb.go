@@ -120,6 +120,10 @@ type PoolSpec struct {
 	Os *OperatingSystem `protobuf:"bytes,6,opt,name=os,proto3" json:"os,omitempty"`
 	// Hardware is the least that every machine must have.
 	Hardware *Hardware `protobuf:"bytes,7,opt,name=hardware,proto3" json:"hardware,omitempty"`
+	// Image is what machines boot from. Default: the provider's image of the operating system.
+	Image *Image `protobuf:"bytes,8,opt,name=image,proto3" json:"image,omitempty"`
+	// Placement says where machines run and how they are attached there.
+	Placement *Placement `protobuf:"bytes,9,opt,name=placement,proto3" json:"placement,omitempty"`
 	// Repositories are package sources beside the operating system's own.
 	Repositories []*Repository `protobuf:"bytes,10,rep,name=repositories,proto3" json:"repositories,omitempty"`
 	// Packages are installed, in one transaction, from the operating system's and the given repositories.
@@ -138,6 +142,8 @@ type PoolSpec struct {
 	Variables map[string]string `protobuf:"bytes,17,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Aliases are further names in the zone for the pool's ready machines. The pool's own name is always one.
 	Aliases []string `protobuf:"bytes,18,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Spot asks for capacity that the provider may take back, for a lower price.
+	Spot *Spot `protobuf:"bytes,20,opt,name=spot,proto3" json:"spot,omitempty"`
 	// Safety bounds what may be taken away from the pool at a time.
 	Safety *Safety `protobuf:"bytes,30,opt,name=safety,proto3" json:"safety,omitempty"`
 	// Verify says which proofs may be impossible without keeping a machine from being ready.
@@ -225,6 +231,20 @@ func (x *PoolSpec) GetHardware() *Hardware {
 	return nil
 }
 
+func (x *PoolSpec) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
 func (x *PoolSpec) GetRepositories() []*Repository {
 	if x != nil {
 		return x.Repositories
@@ -284,6 +304,13 @@ func (x *PoolSpec) GetVariables() map[string]string {
 func (x *PoolSpec) GetAliases() []string {
 	if x != nil {
 		return x.Aliases
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetSpot() *Spot {
+	if x != nil {
+		return x.Spot
 	}
 	return nil
 }
@@ -365,7 +392,16 @@ type Hardware struct {
 	// MemoryMib is the memory in mebibytes.
 	MemoryMib uint32 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// DiskGib is the size of the root disk in gibibytes.
-	DiskGib       uint32 `protobuf:"varint,3,opt,name=disk_gib,json=diskGib,proto3" json:"disk_gib,omitempty"`
+	DiskGib uint32 `protobuf:"varint,3,opt,name=disk_gib,json=diskGib,proto3" json:"disk_gib,omitempty"`
+	// Types are the provider's machine types, as m7i.large, in order of preference: the next is taken where one is out of
+	// capacity. Default: the least that has the processors and the memory.
+	Types []string `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
+	// Architecture is amd64 or arm64, as GOARCH names them. Default: amd64.
+	Architecture string `protobuf:"bytes,5,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// RootDisk says what the root disk is like; its size is disk_gib.
+	RootDisk *Disk `protobuf:"bytes,6,opt,name=root_disk,json=rootDisk,proto3" json:"root_disk,omitempty"`
+	// Disks are further disks.
+	Disks         []*Disk `protobuf:"bytes,7,rep,name=disks,proto3" json:"disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +457,380 @@ func (x *Hardware) GetDiskGib() uint32 {
 	return 0
 }
 
+func (x *Hardware) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *Hardware) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *Hardware) GetRootDisk() *Disk {
+	if x != nil {
+		return x.RootDisk
+	}
+	return nil
+}
+
+func (x *Hardware) GetDisks() []*Disk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+// Disk is a block device of a machine.
+type Disk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SizeGib is the size in gibibytes.
+	SizeGib uint32 `protobuf:"varint,1,opt,name=size_gib,json=sizeGib,proto3" json:"size_gib,omitempty"`
+	// Type is the provider's name of the kind, as gp3, pd-ssd or a volume type. Default: the provider's.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Iops is the provisioned number of operations per second, where the type has it.
+	Iops uint32 `protobuf:"varint,3,opt,name=iops,proto3" json:"iops,omitempty"`
+	// ThroughputMibps is the provisioned throughput in MiB/s, where the type has it.
+	ThroughputMibps uint32 `protobuf:"varint,4,opt,name=throughput_mibps,json=throughputMibps,proto3" json:"throughput_mibps,omitempty"`
+	// Encrypted has the provider encrypt the disk.
+	Encrypted bool `protobuf:"varint,5,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
+	// Keep leaves the disk when the machine is deleted. Default: it is deleted too.
+	Keep          bool `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disk) Reset() {
+	*x = Disk{}
+	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disk) ProtoMessage() {}
+
+func (x *Disk) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disk.ProtoReflect.Descriptor instead.
+func (*Disk) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Disk) GetSizeGib() uint32 {
+	if x != nil {
+		return x.SizeGib
+	}
+	return 0
+}
+
+func (x *Disk) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Disk) GetIops() uint32 {
+	if x != nil {
+		return x.Iops
+	}
+	return 0
+}
+
+func (x *Disk) GetThroughputMibps() uint32 {
+	if x != nil {
+		return x.ThroughputMibps
+	}
+	return 0
+}
+
+func (x *Disk) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
+}
+
+func (x *Disk) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
+// Image chooses what machines boot from: by id, by parameter, by family, by url, or the newest by name and owner.
+type Image struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id is the provider's own id, as ami-0a1b2c3d.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the image; * stands for any characters, and the newest match is taken.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Owner is the account or project that the image belongs to.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Parameter is an AWS Systems Manager public parameter that holds the id, as /aws/service/debian/release/12/latest/amd64.
+	Parameter string `protobuf:"bytes,4,opt,name=parameter,proto3" json:"parameter,omitempty"`
+	// Family of Google Compute Engine images, whose newest is taken.
+	Family string `protobuf:"bytes,5,opt,name=family,proto3" json:"family,omitempty"`
+	// Url of a disk image in qcow2 or raw format, or its absolute path, for qemu. Sha256 is required with it.
+	Url string `protobuf:"bytes,6,opt,name=url,proto3" json:"url,omitempty"`
+	// Sha256 of the disk image, in hexadecimal.
+	Sha256        string `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Image) Reset() {
+	*x = Image{}
+	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Image) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Image) ProtoMessage() {}
+
+func (x *Image) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Image.ProtoReflect.Descriptor instead.
+func (*Image) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Image) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Image) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Image) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Image) GetParameter() string {
+	if x != nil {
+		return x.Parameter
+	}
+	return ""
+}
+
+func (x *Image) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *Image) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Image) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+// Placement says where machines run and how they are attached there.
+type Placement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Zones are availability zones, in order of preference. Default: those of the network's subnets.
+	Zones []string `protobuf:"bytes,1,rep,name=zones,proto3" json:"zones,omitempty"`
+	// Group is the provider's placement group, server group or resource policy.
+	Group string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	// PublicAddress gives each machine a public IPv4 address as well.
+	PublicAddress bool `protobuf:"varint,3,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
+	// Ipv6 gives each machine an IPv6 address as well.
+	Ipv6 bool `protobuf:"varint,4,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	// KeyPair is the provider's name of an ssh key pair. Default: none; ssh access is the pool's users'.
+	KeyPair string `protobuf:"bytes,5,opt,name=key_pair,json=keyPair,proto3" json:"key_pair,omitempty"`
+	// Identity is the instance profile or service account that machines act as. Default: none.
+	Identity string `protobuf:"bytes,6,opt,name=identity,proto3" json:"identity,omitempty"`
+	// PublicNetwork is the external network that public addresses come from, where the provider must be told.
+	PublicNetwork string `protobuf:"bytes,7,opt,name=public_network,json=publicNetwork,proto3" json:"public_network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Placement) GetZones() []string {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+func (x *Placement) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Placement) GetPublicAddress() bool {
+	if x != nil {
+		return x.PublicAddress
+	}
+	return false
+}
+
+func (x *Placement) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+func (x *Placement) GetKeyPair() string {
+	if x != nil {
+		return x.KeyPair
+	}
+	return ""
+}
+
+func (x *Placement) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Placement) GetPublicNetwork() string {
+	if x != nil {
+		return x.PublicNetwork
+	}
+	return ""
+}
+
+// Spot asks for capacity that the provider may take back.
+type Spot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MaxPrice is the most to pay for an hour, in the provider's currency, as "0.045". Default: the on-demand price.
+	MaxPrice string `protobuf:"bytes,1,opt,name=max_price,json=maxPrice,proto3" json:"max_price,omitempty"`
+	// Fallback takes on-demand capacity where there is no spot capacity.
+	Fallback      bool `protobuf:"varint,2,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spot) Reset() {
+	*x = Spot{}
+	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spot) ProtoMessage() {}
+
+func (x *Spot) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spot.ProtoReflect.Descriptor instead.
+func (*Spot) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Spot) GetMaxPrice() string {
+	if x != nil {
+		return x.MaxPrice
+	}
+	return ""
+}
+
+func (x *Spot) GetFallback() bool {
+	if x != nil {
+		return x.Fallback
+	}
+	return false
+}
+
 // Safety is the budget that repair, rollout and drift share.
 type Safety struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -434,13 +844,16 @@ type Safety struct {
 	BootDeadline *durationpb.Duration `protobuf:"bytes,4,opt,name=boot_deadline,json=bootDeadline,proto3" json:"boot_deadline,omitempty"`
 	// ConvergeDeadline is how long a machine may take from joining to ready. Default: 1800s.
 	ConvergeDeadline *durationpb.Duration `protobuf:"bytes,5,opt,name=converge_deadline,json=convergeDeadline,proto3" json:"converge_deadline,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// MaxSurge is how many machines may be launched beyond size, to take over from machines that are to be replaced. Default:
+	// 0, but for machines whose provider has announced their end.
+	MaxSurge      *uint32 `protobuf:"varint,6,opt,name=max_surge,json=maxSurge,proto3,oneof" json:"max_surge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Safety) Reset() {
 	*x = Safety{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +865,7 @@ func (x *Safety) String() string {
 func (*Safety) ProtoMessage() {}
 
 func (x *Safety) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +878,7 @@ func (x *Safety) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Safety.ProtoReflect.Descriptor instead.
 func (*Safety) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Safety) GetMaxUnavailable() uint32 {
@@ -503,6 +916,13 @@ func (x *Safety) GetConvergeDeadline() *durationpb.Duration {
 	return nil
 }
 
+func (x *Safety) GetMaxSurge() uint32 {
+	if x != nil && x.MaxSurge != nil {
+		return *x.MaxSurge
+	}
+	return 0
+}
+
 // VerifyPolicy relaxes what ready means.
 type VerifyPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -514,7 +934,7 @@ type VerifyPolicy struct {
 
 func (x *VerifyPolicy) Reset() {
 	*x = VerifyPolicy{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +946,7 @@ func (x *VerifyPolicy) String() string {
 func (*VerifyPolicy) ProtoMessage() {}
 
 func (x *VerifyPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +959,7 @@ func (x *VerifyPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyPolicy.ProtoReflect.Descriptor instead.
 func (*VerifyPolicy) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VerifyPolicy) GetUnprovable() []string {
@@ -566,7 +986,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +998,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +1011,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PoolStatus) GetReady() uint32 {
@@ -635,7 +1055,7 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\x04PoolR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x123\n" +
 	"\x04spec\x18\x04 \x01(\v2\x17.provisionr.v1.PoolSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x121\n" +
-	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xaf\b\n" +
+	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xbc\t\n" +
 	"\bPoolSpec\x12\x1c\n" +
 	"\x04size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04size\x12(\n" +
 	"\bmin_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x00R\aminSize\x88\x01\x01\x12#\n" +
@@ -643,7 +1063,9 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04zone\x12!\n" +
 	"\anetwork\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\anetwork\x126\n" +
 	"\x02os\x18\x06 \x01(\v2\x1e.provisionr.v1.OperatingSystemB\x06\xbaH\x03\xc8\x01\x01R\x02os\x123\n" +
-	"\bhardware\x18\a \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\x12G\n" +
+	"\bhardware\x18\a \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\x12*\n" +
+	"\x05image\x18\b \x01(\v2\x14.provisionr.v1.ImageR\x05image\x126\n" +
+	"\tplacement\x18\t \x01(\v2\x18.provisionr.v1.PlacementR\tplacement\x12G\n" +
 	"\frepositories\x18\n" +
 	" \x03(\v2\x19.provisionr.v1.RepositoryB\b\xbaH\x05\x92\x01\x02\x10@R\frepositories\x12=\n" +
 	"\bpackages\x18\v \x03(\v2\x16.provisionr.v1.PackageB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bpackages\x124\n" +
@@ -653,7 +1075,8 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\bfirewall\x18\x0f \x01(\v2\x17.provisionr.v1.FirewallR\bfirewall\x12=\n" +
 	"\bservices\x18\x10 \x03(\v2\x16.provisionr.v1.ServiceB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\x12z\n" +
 	"\tvariables\x18\x11 \x03(\v2&.provisionr.v1.PoolSpec.VariablesEntryB4\xbaH1\x9a\x01.\x10\xf4\x03\"!r\x1f2\x1d^[A-Za-z_][A-Za-z0-9_]{0,62}$*\x06r\x04(\x80\x80\x01R\tvariables\x12I\n" +
-	"\aaliases\x18\x12 \x03(\tB/\xbaH,\x92\x01)\x10\x10\"%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\aaliases\x12-\n" +
+	"\aaliases\x18\x12 \x03(\tB/\xbaH,\x92\x01)\x10\x10\"%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\aaliases\x12'\n" +
+	"\x04spot\x18\x14 \x01(\v2\x13.provisionr.v1.SpotR\x04spot\x12-\n" +
 	"\x06safety\x18\x1e \x01(\v2\x15.provisionr.v1.SafetyR\x06safety\x123\n" +
 	"\x06verify\x18\x1f \x01(\v2\x1b.provisionr.v1.VerifyPolicyR\x06verify\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
@@ -663,13 +1086,43 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\x0fOperatingSystem\x121\n" +
 	"\fdistribution\x18\x01 \x01(\tB\r\xbaH\n" +
 	"r\bR\x06debianR\fdistribution\x12#\n" +
-	"\arelease\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x10R\arelease\"y\n" +
+	"\arelease\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x10R\arelease\"\xc6\x02\n" +
 	"\bHardware\x12\x1c\n" +
 	"\x04cpus\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x80\bR\x04cpus\x12)\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\x80\x80\x80\x10R\tmemoryMib\x12$\n" +
-	"\bdisk_gib\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\adiskGib\"\xef\x02\n" +
+	"\bdisk_gib\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\adiskGib\x12)\n" +
+	"\x05types\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05types\x129\n" +
+	"\farchitecture\x18\x05 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x05amd64R\x05arm64R\farchitecture\x120\n" +
+	"\troot_disk\x18\x06 \x01(\v2\x13.provisionr.v1.DiskR\brootDisk\x123\n" +
+	"\x05disks\x18\a \x03(\v2\x13.provisionr.v1.DiskB\b\xbaH\x05\x92\x01\x02\x10\x18R\x05disks\"\xd1\x01\n" +
+	"\x04Disk\x12$\n" +
+	"\bsize_gib\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\asizeGib\x12\x1c\n" +
+	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04type\x12\x1d\n" +
+	"\x04iops\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x04iops\x124\n" +
+	"\x10throughput_mibps\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x0fthroughputMibps\x12\x1c\n" +
+	"\tencrypted\x18\x05 \x01(\bR\tencrypted\x12\x12\n" +
+	"\x04keep\x18\x06 \x01(\bR\x04keep\"\xaa\x02\n" +
+	"\x05Image\x12\x18\n" +
+	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x02id\x12\x1c\n" +
+	"\x04name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x04name\x12\x1e\n" +
+	"\x05owner\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12>\n" +
+	"\tparameter\x18\x04 \x01(\tB \xbaH\x1dr\x1b\x18\xf3\a2\x16^(/[A-Za-z0-9_./-]+)?$R\tparameter\x12\x1f\n" +
+	"\x06family\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06family\x126\n" +
+	"\x03url\x18\x06 \x01(\tB$\xbaH!r\x1f\x18\x80\x102\x1a^(https?://[^ ]+|/[^ ]+)?$R\x03url\x120\n" +
+	"\x06sha256\x18\a \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\x06sha256\"\x8d\x02\n" +
+	"\tPlacement\x12)\n" +
+	"\x05zones\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05zones\x12\x1e\n" +
+	"\x05group\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x05group\x12%\n" +
+	"\x0epublic_address\x18\x03 \x01(\bR\rpublicAddress\x12\x12\n" +
+	"\x04ipv6\x18\x04 \x01(\bR\x04ipv6\x12#\n" +
+	"\bkey_pair\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\akeyPair\x12$\n" +
+	"\bidentity\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\bidentity\x12/\n" +
+	"\x0epublic_network\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\rpublicNetwork\"g\n" +
+	"\x04Spot\x12C\n" +
+	"\tmax_price\x18\x01 \x01(\tB&\xbaH#r!2\x1f^([0-9]{1,6}([.][0-9]{1,6})?)?$R\bmaxPrice\x12\x1a\n" +
+	"\bfallback\x18\x02 \x01(\bR\bfallback\"\xa9\x03\n" +
 	"\x06Safety\x12,\n" +
 	"\x0fmax_unavailable\x18\x01 \x01(\rH\x00R\x0emaxUnavailable\x88\x01\x01\x12'\n" +
 	"\x0frepair_disabled\x18\x02 \x01(\bR\x0erepairDisabled\x12N\n" +
@@ -680,8 +1133,11 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"R\fbootDeadline\x12X\n" +
 	"\x11converge_deadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x04\b\x80\xa3\x052\x02\b\n" +
-	"R\x10convergeDeadlineB\x12\n" +
-	"\x10_max_unavailable\":\n" +
+	"R\x10convergeDeadline\x12*\n" +
+	"\tmax_surge\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x01R\bmaxSurge\x88\x01\x01B\x12\n" +
+	"\x10_max_unavailableB\f\n" +
+	"\n" +
+	"_max_surge\":\n" +
 	"\fVerifyPolicy\x12*\n" +
 	"\n" +
 	"unprovable\x18\x01 \x03(\tB\n" +
@@ -706,50 +1162,59 @@ func file_provisionr_v1_pool_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_pool_proto_rawDescData
 }
 
-var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_provisionr_v1_pool_proto_goTypes = []any{
 	(*Pool)(nil),                // 0: provisionr.v1.Pool
 	(*PoolSpec)(nil),            // 1: provisionr.v1.PoolSpec
 	(*OperatingSystem)(nil),     // 2: provisionr.v1.OperatingSystem
 	(*Hardware)(nil),            // 3: provisionr.v1.Hardware
-	(*Safety)(nil),              // 4: provisionr.v1.Safety
-	(*VerifyPolicy)(nil),        // 5: provisionr.v1.VerifyPolicy
-	(*PoolStatus)(nil),          // 6: provisionr.v1.PoolStatus
-	nil,                         // 7: provisionr.v1.PoolSpec.VariablesEntry
-	(*Metadata)(nil),            // 8: provisionr.v1.Metadata
-	(*Repository)(nil),          // 9: provisionr.v1.Repository
-	(*Package)(nil),             // 10: provisionr.v1.Package
-	(*File)(nil),                // 11: provisionr.v1.File
-	(*UserAccount)(nil),         // 12: provisionr.v1.UserAccount
-	(*Ntp)(nil),                 // 13: provisionr.v1.Ntp
-	(*Firewall)(nil),            // 14: provisionr.v1.Firewall
-	(*Service)(nil),             // 15: provisionr.v1.Service
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*Disk)(nil),                // 4: provisionr.v1.Disk
+	(*Image)(nil),               // 5: provisionr.v1.Image
+	(*Placement)(nil),           // 6: provisionr.v1.Placement
+	(*Spot)(nil),                // 7: provisionr.v1.Spot
+	(*Safety)(nil),              // 8: provisionr.v1.Safety
+	(*VerifyPolicy)(nil),        // 9: provisionr.v1.VerifyPolicy
+	(*PoolStatus)(nil),          // 10: provisionr.v1.PoolStatus
+	nil,                         // 11: provisionr.v1.PoolSpec.VariablesEntry
+	(*Metadata)(nil),            // 12: provisionr.v1.Metadata
+	(*Repository)(nil),          // 13: provisionr.v1.Repository
+	(*Package)(nil),             // 14: provisionr.v1.Package
+	(*File)(nil),                // 15: provisionr.v1.File
+	(*UserAccount)(nil),         // 16: provisionr.v1.UserAccount
+	(*Ntp)(nil),                 // 17: provisionr.v1.Ntp
+	(*Firewall)(nil),            // 18: provisionr.v1.Firewall
+	(*Service)(nil),             // 19: provisionr.v1.Service
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_provisionr_v1_pool_proto_depIdxs = []int32{
-	8,  // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
+	12, // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Pool.spec:type_name -> provisionr.v1.PoolSpec
-	6,  // 2: provisionr.v1.Pool.status:type_name -> provisionr.v1.PoolStatus
+	10, // 2: provisionr.v1.Pool.status:type_name -> provisionr.v1.PoolStatus
 	2,  // 3: provisionr.v1.PoolSpec.os:type_name -> provisionr.v1.OperatingSystem
 	3,  // 4: provisionr.v1.PoolSpec.hardware:type_name -> provisionr.v1.Hardware
-	9,  // 5: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
-	10, // 6: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
-	11, // 7: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
-	12, // 8: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
-	13, // 9: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
-	14, // 10: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
-	15, // 11: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
-	7,  // 12: provisionr.v1.PoolSpec.variables:type_name -> provisionr.v1.PoolSpec.VariablesEntry
-	4,  // 13: provisionr.v1.PoolSpec.safety:type_name -> provisionr.v1.Safety
-	5,  // 14: provisionr.v1.PoolSpec.verify:type_name -> provisionr.v1.VerifyPolicy
-	16, // 15: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
-	16, // 16: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
-	16, // 17: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	5,  // 5: provisionr.v1.PoolSpec.image:type_name -> provisionr.v1.Image
+	6,  // 6: provisionr.v1.PoolSpec.placement:type_name -> provisionr.v1.Placement
+	13, // 7: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
+	14, // 8: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
+	15, // 9: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
+	16, // 10: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
+	17, // 11: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
+	18, // 12: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
+	19, // 13: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
+	11, // 14: provisionr.v1.PoolSpec.variables:type_name -> provisionr.v1.PoolSpec.VariablesEntry
+	7,  // 15: provisionr.v1.PoolSpec.spot:type_name -> provisionr.v1.Spot
+	8,  // 16: provisionr.v1.PoolSpec.safety:type_name -> provisionr.v1.Safety
+	9,  // 17: provisionr.v1.PoolSpec.verify:type_name -> provisionr.v1.VerifyPolicy
+	4,  // 18: provisionr.v1.Hardware.root_disk:type_name -> provisionr.v1.Disk
+	4,  // 19: provisionr.v1.Hardware.disks:type_name -> provisionr.v1.Disk
+	20, // 20: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
+	20, // 21: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
+	20, // 22: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_pool_proto_init() }
@@ -760,14 +1225,14 @@ func file_provisionr_v1_pool_proto_init() {
 	file_provisionr_v1_assumptions_proto_init()
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_pool_proto_msgTypes[1].OneofWrappers = []any{}
-	file_provisionr_v1_pool_proto_msgTypes[4].OneofWrappers = []any{}
+	file_provisionr_v1_pool_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_pool_proto_rawDesc), len(file_provisionr_v1_pool_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -133,7 +133,12 @@ type Change struct {
 	// Machines says what follows for the pool's machines, one line each, as "create web-1".
 	Machines []string `protobuf:"bytes,5,rep,name=machines,proto3" json:"machines,omitempty"`
 	// Warning is what a person should know before saying yes.
-	Warnings      []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Provider says what the provider would give: image, type, price class, subnet and changes of its firewall groups, one
+	// line each.
+	Provider []string `protobuf:"bytes,7,rep,name=provider,proto3" json:"provider,omitempty"`
+	// Errors say why the provider cannot do it. Apply refuses then.
+	Errors        []string `protobuf:"bytes,8,rep,name=errors,proto3" json:"errors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +211,20 @@ func (x *Change) GetMachines() []string {
 func (x *Change) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *Change) GetProvider() []string {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+func (x *Change) GetErrors() []string {
+	if x != nil {
+		return x.Errors
 	}
 	return nil
 }
@@ -880,6 +899,121 @@ func (x *ListProofsResponse) GetVersion() *Version {
 	return nil
 }
 
+type AdoptMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name is a slot of a pool of the provider static, as db-1, or a machine's id.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Address of the machine in its network. Default: what it has; then it must have one.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptMachineRequest) Reset() {
+	*x = AdoptMachineRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptMachineRequest) ProtoMessage() {}
+
+func (x *AdoptMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptMachineRequest.ProtoReflect.Descriptor instead.
+func (*AdoptMachineRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AdoptMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdoptMachineRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AdoptMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type AdoptMachineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Command is one line to run as root on the machine. It holds the machine's one-time token.
+	Command       string   `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	Machine       *Machine `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptMachineResponse) Reset() {
+	*x = AdoptMachineResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptMachineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptMachineResponse) ProtoMessage() {}
+
+func (x *AdoptMachineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptMachineResponse.ProtoReflect.Descriptor instead.
+func (*AdoptMachineResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AdoptMachineResponse) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *AdoptMachineResponse) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
 type ListMachinesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pool selects the machines of one pool; empty selects all.
@@ -895,7 +1029,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	mi := &file_provisionr_v1_services_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1041,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	mi := &file_provisionr_v1_services_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1054,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{15}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListMachinesRequest) GetPool() string {
@@ -968,7 +1102,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	mi := &file_provisionr_v1_services_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1114,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	mi := &file_provisionr_v1_services_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1127,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{16}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1020,7 +1154,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[17]
+	mi := &file_provisionr_v1_services_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1166,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[17]
+	mi := &file_provisionr_v1_services_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1179,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{17}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetMachineRequest) GetName() string {
@@ -1072,7 +1206,7 @@ type DeleteMachineRequest struct {
 
 func (x *DeleteMachineRequest) Reset() {
 	*x = DeleteMachineRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[18]
+	mi := &file_provisionr_v1_services_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1218,7 @@ func (x *DeleteMachineRequest) String() string {
 func (*DeleteMachineRequest) ProtoMessage() {}
 
 func (x *DeleteMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[18]
+	mi := &file_provisionr_v1_services_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1231,7 @@ func (x *DeleteMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMachineRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMachineRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{18}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteMachineRequest) GetName() string {
@@ -1130,7 +1264,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	mi := &file_provisionr_v1_services_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1276,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	mi := &file_provisionr_v1_services_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1289,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{19}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExecRequest) GetSelector() string {
@@ -1203,7 +1337,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	mi := &file_provisionr_v1_services_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1349,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	mi := &file_provisionr_v1_services_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1362,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{20}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecResponse) GetMachine() string {
@@ -1320,7 +1454,7 @@ type GetConsoleRequest struct {
 
 func (x *GetConsoleRequest) Reset() {
 	*x = GetConsoleRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	mi := &file_provisionr_v1_services_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1466,7 @@ func (x *GetConsoleRequest) String() string {
 func (*GetConsoleRequest) ProtoMessage() {}
 
 func (x *GetConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	mi := &file_provisionr_v1_services_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1479,7 @@ func (x *GetConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsoleRequest.ProtoReflect.Descriptor instead.
 func (*GetConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{21}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetConsoleRequest) GetName() string {
@@ -1364,7 +1498,7 @@ type GetConsoleResponse struct {
 
 func (x *GetConsoleResponse) Reset() {
 	*x = GetConsoleResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[22]
+	mi := &file_provisionr_v1_services_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1510,7 @@ func (x *GetConsoleResponse) String() string {
 func (*GetConsoleResponse) ProtoMessage() {}
 
 func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[22]
+	mi := &file_provisionr_v1_services_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,12 +1523,205 @@ func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsoleResponse.ProtoReflect.Descriptor instead.
 func (*GetConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{22}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetConsoleResponse) GetConsole() string {
 	if x != nil {
 		return x.Console
+	}
+	return ""
+}
+
+type AuditProviderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditProviderRequest) Reset() {
+	*x = AuditProviderRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditProviderRequest) ProtoMessage() {}
+
+func (x *AuditProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditProviderRequest.ProtoReflect.Descriptor instead.
+func (*AuditProviderRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AuditProviderRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type AuditProviderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*AuditEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditProviderResponse) Reset() {
+	*x = AuditProviderResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditProviderResponse) ProtoMessage() {}
+
+func (x *AuditProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditProviderResponse.ProtoReflect.Descriptor instead.
+func (*AuditProviderResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AuditProviderResponse) GetEntries() []*AuditEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *AuditProviderResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// AuditEntry is one line of the ledger: an instance, a record, or both.
+type AuditEntry struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Machine    string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	Slot       string                 `protobuf:"bytes,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	ProviderId string                 `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// State as the provider says: starting, running, stopped, gone; empty where it has no such instance.
+	State   string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// Phase of the record; unset where there is none.
+	Phase Phase `protobuf:"varint,6,opt,name=phase,proto3,enum=provisionr.v1.Phase" json:"phase,omitempty"`
+	// Verdict is matched, orphan (no record explains it), missing (the record's machine is not there) or expected (it is
+	// about to come or has just gone).
+	Verdict       string `protobuf:"bytes,7,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AuditEntry) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetPhase() Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Phase_PHASE_UNSPECIFIED
+}
+
+func (x *AuditEntry) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
 	}
 	return ""
 }
@@ -1408,7 +1735,7 @@ type ListInfraRequest struct {
 
 func (x *ListInfraRequest) Reset() {
 	*x = ListInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[23]
+	mi := &file_provisionr_v1_services_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1747,7 @@ func (x *ListInfraRequest) String() string {
 func (*ListInfraRequest) ProtoMessage() {}
 
 func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[23]
+	mi := &file_provisionr_v1_services_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1760,7 @@ func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfraRequest.ProtoReflect.Descriptor instead.
 func (*ListInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{23}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListInfraRequest) GetConsistency() Consistency {
@@ -1453,7 +1780,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[24]
+	mi := &file_provisionr_v1_services_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1792,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[24]
+	mi := &file_provisionr_v1_services_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1805,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{24}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -1505,7 +1832,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	mi := &file_provisionr_v1_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1844,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	mi := &file_provisionr_v1_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1857,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{25}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -1557,7 +1884,7 @@ type ListProvidersResponse struct {
 
 func (x *ListProvidersResponse) Reset() {
 	*x = ListProvidersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	mi := &file_provisionr_v1_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1896,7 @@ func (x *ListProvidersResponse) String() string {
 func (*ListProvidersResponse) ProtoMessage() {}
 
 func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	mi := &file_provisionr_v1_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1909,7 @@ func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{26}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListProvidersResponse) GetProviders() []*Provider {
@@ -1610,7 +1937,7 @@ type DeleteInfraRequest struct {
 
 func (x *DeleteInfraRequest) Reset() {
 	*x = DeleteInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1949,7 @@ func (x *DeleteInfraRequest) String() string {
 func (*DeleteInfraRequest) ProtoMessage() {}
 
 func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1962,7 @@ func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInfraRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{27}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteInfraRequest) GetKind() string {
@@ -1670,7 +1997,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[28]
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +2009,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[28]
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +2022,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{28}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRecordsRequest) GetConsistency() Consistency {
@@ -1722,7 +2049,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[29]
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2061,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[29]
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2074,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{29}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*Record {
@@ -1778,7 +2105,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[30]
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +2117,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[30]
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +2130,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{30}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Record) GetName() string {
@@ -1856,7 +2183,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[31]
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2195,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[31]
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2208,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{31}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -1922,7 +2249,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2261,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2274,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -1975,7 +2302,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2314,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2327,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -2032,7 +2359,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2371,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2384,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchResponse) GetDelta() isWatchResponse_Delta {
@@ -2145,7 +2472,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2484,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2497,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Removed) GetKind() string {
@@ -2196,7 +2523,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2535,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2548,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetClusterRequest) GetConsistency() Consistency {
@@ -2245,7 +2572,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2584,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2597,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -2316,7 +2643,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2655,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2668,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
 }
 
 type ListMembersResponse struct {
@@ -2353,7 +2680,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2692,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2705,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListMembersResponse) GetMembers() []*MemberStatus {
@@ -2396,7 +2723,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2735,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2748,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
 }
 
 type CreateJoinTokenResponse struct {
@@ -2434,7 +2761,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2773,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2786,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2485,7 +2812,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2824,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2837,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveMemberRequest) GetName() string {
@@ -2528,7 +2855,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2867,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2880,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
 }
 
 type SnapshotChunk struct {
@@ -2565,7 +2892,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2904,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2917,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
@@ -2608,7 +2935,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2947,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2960,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
 }
 
 type ListUsersResponse struct {
@@ -2645,7 +2972,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2984,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2997,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -2689,7 +3016,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +3028,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +3041,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -2737,7 +3064,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +3076,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +3089,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *IssueCertificateRequest) GetUser() string {
@@ -2796,7 +3123,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3135,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3148,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() string {
@@ -2839,7 +3166,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3178,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3191,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{55}
 }
 
 type ListTokensResponse struct {
@@ -2876,7 +3203,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +3215,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +3228,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2927,7 +3254,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2939,7 +3266,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2952,7 +3279,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -2992,7 +3319,7 @@ type DeleteTokenRequest struct {
 
 func (x *DeleteTokenRequest) Reset() {
 	*x = DeleteTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +3331,7 @@ func (x *DeleteTokenRequest) String() string {
 func (*DeleteTokenRequest) ProtoMessage() {}
 
 func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3344,7 @@ func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeleteTokenRequest) GetName() string {
@@ -3038,7 +3365,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3377,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3390,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -3089,14 +3416,16 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\aobjects\x18\x01 \x03(\v2\x15.provisionr.v1.ObjectB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\aobjects\"q\n" +
 	"\fPlanResponse\x12/\n" +
 	"\achanges\x18\x01 \x03(\v2\x15.provisionr.v1.ChangeR\achanges\x120\n" +
-	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xb4\x01\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xe8\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x122\n" +
 	"\x06fields\x18\x04 \x03(\v2\x1a.provisionr.v1.FieldChangeR\x06fields\x12\x1a\n" +
 	"\bmachines\x18\x05 \x03(\tR\bmachines\x12\x1a\n" +
-	"\bwarnings\x18\x06 \x03(\tR\bwarnings\"O\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x1a\n" +
+	"\bprovider\x18\a \x03(\tR\bprovider\x12\x16\n" +
+	"\x06errors\x18\b \x03(\tR\x06errors\"O\n" +
 	"\vFieldChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
@@ -3140,7 +3469,16 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x12ListProofsResponse\x12,\n" +
 	"\x06proofs\x18\x01 \x03(\v2\x14.provisionr.v1.ProofR\x06proofs\x122\n" +
 	"\bmachines\x18\x02 \x03(\v2\x16.provisionr.v1.MachineR\bmachines\x120\n" +
-	"\aversion\x18\x03 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xc0\x01\n" +
+	"\aversion\x18\x03 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"n\n" +
+	"\x13AdoptMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
+	"\aaddress\x18\x02 \x01(\tB\n" +
+	"\xbaH\a\xd8\x01\x01r\x02p\x01R\aaddress\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"b\n" +
+	"\x14AdoptMachineResponse\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x120\n" +
+	"\amachine\x18\x02 \x01(\v2\x16.provisionr.v1.MachineR\amachine\"\xc0\x01\n" +
 	"\x13ListMachinesRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12<\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x1a.provisionr.v1.ConsistencyR\vconsistency\x12\x14\n" +
@@ -3173,7 +3511,22 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x11GetConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\".\n" +
 	"\x12GetConsoleResponse\x12\x18\n" +
-	"\aconsole\x18\x01 \x01(\tR\aconsole\"P\n" +
+	"\aconsole\x18\x01 \x01(\tR\aconsole\"*\n" +
+	"\x14AuditProviderRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"~\n" +
+	"\x15AuditProviderResponse\x123\n" +
+	"\aentries\x18\x01 \x03(\v2\x19.provisionr.v1.AuditEntryR\aentries\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xd1\x01\n" +
+	"\n" +
+	"AuditEntry\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\tR\x04slot\x12\x1f\n" +
+	"\vprovider_id\x18\x03 \x01(\tR\n" +
+	"providerId\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12*\n" +
+	"\x05phase\x18\x06 \x01(\x0e2\x14.provisionr.v1.PhaseR\x05phase\x12\x18\n" +
+	"\averdict\x18\a \x01(\tR\averdict\"P\n" +
 	"\x10ListInfraRequest\x12<\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\x1a.provisionr.v1.ConsistencyR\vconsistency\"p\n" +
 	"\x11ListZonesResponse\x12)\n" +
@@ -3279,20 +3632,22 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\n" +
 	"ListProofs\x12 .provisionr.v1.ListProofsRequest\x1a!.provisionr.v1.ListProofsResponse\"#\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/pools/{pool}/proofs\x12y\n" +
 	"\n" +
-	"VerifyPool\x12 .provisionr.v1.VerifyPoolRequest\x1a!.provisionr.v1.ListProofsResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/pools/{pool}:verify2\xc2\x04\n" +
+	"VerifyPool\x12 .provisionr.v1.VerifyPoolRequest\x1a!.provisionr.v1.ListProofsResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/pools/{pool}:verify2\xc6\x05\n" +
 	"\x0eMachineService\x12q\n" +
 	"\fListMachines\x12\".provisionr.v1.ListMachinesRequest\x1a#.provisionr.v1.ListMachinesResponse\"\x18\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/machines\x12g\n" +
 	"\n" +
 	"GetMachine\x12 .provisionr.v1.GetMachineRequest\x1a\x16.provisionr.v1.Machine\"\x1f\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/machines/{name}\x12s\n" +
 	"\rDeleteMachine\x12#.provisionr.v1.DeleteMachineRequest\x1a\x1c.provisionr.v1.WriteResponse\"\x1f\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x15*\x13/v1/machines/{name}\x12c\n" +
-	"\x04Exec\x12\x1a.provisionr.v1.ExecRequest\x1a\x1b.provisionr.v1.ExecResponse\" \xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/machines:exec0\x01\x12z\n" +
+	"\x04Exec\x12\x1a.provisionr.v1.ExecRequest\x1a\x1b.provisionr.v1.ExecResponse\" \xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/machines:exec0\x01\x12\x81\x01\n" +
+	"\fAdoptMachine\x12\".provisionr.v1.AdoptMachineRequest\x1a#.provisionr.v1.AdoptMachineResponse\"(\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/machines/{name}:adopt\x12z\n" +
 	"\n" +
-	"GetConsole\x12 .provisionr.v1.GetConsoleRequest\x1a!.provisionr.v1.GetConsoleResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/machines/{name}/console2\xfe\x04\n" +
+	"GetConsole\x12 .provisionr.v1.GetConsoleRequest\x1a!.provisionr.v1.GetConsoleResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/machines/{name}/console2\x83\x06\n" +
 	"\fInfraService\x12e\n" +
 	"\tListZones\x12\x1f.provisionr.v1.ListInfraRequest\x1a .provisionr.v1.ListZonesResponse\"\x15\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/zones\x12n\n" +
 	"\fListNetworks\x12\x1f.provisionr.v1.ListInfraRequest\x1a#.provisionr.v1.ListNetworksResponse\"\x18\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/networks\x12q\n" +
 	"\rListProviders\x12\x1f.provisionr.v1.ListInfraRequest\x1a$.provisionr.v1.ListProvidersResponse\"\x19\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providers\x12\xb0\x01\n" +
-	"\vDeleteInfra\x12!.provisionr.v1.DeleteInfraRequest\x1a\x1c.provisionr.v1.WriteResponse\"`\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02VZ\x1c*\x1a/v1/{kind=networks}/{name}Z\x1d*\x1b/v1/{kind=providers}/{name}*\x17/v1/{kind=zones}/{name}\x12q\n" +
+	"\vDeleteInfra\x12!.provisionr.v1.DeleteInfraRequest\x1a\x1c.provisionr.v1.WriteResponse\"`\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02VZ\x1c*\x1a/v1/{kind=networks}/{name}Z\x1d*\x1b/v1/{kind=providers}/{name}*\x17/v1/{kind=zones}/{name}\x12\x82\x01\n" +
+	"\rAuditProvider\x12#.provisionr.v1.AuditProviderRequest\x1a$.provisionr.v1.AuditProviderResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/providers/{name}:audit\x12q\n" +
 	"\vListRecords\x12!.provisionr.v1.ListRecordsRequest\x1a\".provisionr.v1.ListRecordsResponse\"\x1b\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/dns/records2\xe0\x01\n" +
 	"\fEventService\x12i\n" +
 	"\n" +
@@ -3333,7 +3688,7 @@ func file_provisionr_v1_services_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_services_proto_rawDescData
 }
 
-var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_provisionr_v1_services_proto_goTypes = []any{
 	(*PlanRequest)(nil),              // 0: provisionr.v1.PlanRequest
 	(*PlanResponse)(nil),             // 1: provisionr.v1.PlanResponse
@@ -3350,189 +3705,203 @@ var file_provisionr_v1_services_proto_goTypes = []any{
 	(*ListProofsRequest)(nil),        // 12: provisionr.v1.ListProofsRequest
 	(*VerifyPoolRequest)(nil),        // 13: provisionr.v1.VerifyPoolRequest
 	(*ListProofsResponse)(nil),       // 14: provisionr.v1.ListProofsResponse
-	(*ListMachinesRequest)(nil),      // 15: provisionr.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),     // 16: provisionr.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),        // 17: provisionr.v1.GetMachineRequest
-	(*DeleteMachineRequest)(nil),     // 18: provisionr.v1.DeleteMachineRequest
-	(*ExecRequest)(nil),              // 19: provisionr.v1.ExecRequest
-	(*ExecResponse)(nil),             // 20: provisionr.v1.ExecResponse
-	(*GetConsoleRequest)(nil),        // 21: provisionr.v1.GetConsoleRequest
-	(*GetConsoleResponse)(nil),       // 22: provisionr.v1.GetConsoleResponse
-	(*ListInfraRequest)(nil),         // 23: provisionr.v1.ListInfraRequest
-	(*ListZonesResponse)(nil),        // 24: provisionr.v1.ListZonesResponse
-	(*ListNetworksResponse)(nil),     // 25: provisionr.v1.ListNetworksResponse
-	(*ListProvidersResponse)(nil),    // 26: provisionr.v1.ListProvidersResponse
-	(*DeleteInfraRequest)(nil),       // 27: provisionr.v1.DeleteInfraRequest
-	(*ListRecordsRequest)(nil),       // 28: provisionr.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),      // 29: provisionr.v1.ListRecordsResponse
-	(*Record)(nil),                   // 30: provisionr.v1.Record
-	(*ListEventsRequest)(nil),        // 31: provisionr.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),       // 32: provisionr.v1.ListEventsResponse
-	(*WatchRequest)(nil),             // 33: provisionr.v1.WatchRequest
-	(*WatchResponse)(nil),            // 34: provisionr.v1.WatchResponse
-	(*Removed)(nil),                  // 35: provisionr.v1.Removed
-	(*GetClusterRequest)(nil),        // 36: provisionr.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),       // 37: provisionr.v1.GetClusterResponse
-	(*ListMembersRequest)(nil),       // 38: provisionr.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),      // 39: provisionr.v1.ListMembersResponse
-	(*CreateJoinTokenRequest)(nil),   // 40: provisionr.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 41: provisionr.v1.CreateJoinTokenResponse
-	(*RemoveMemberRequest)(nil),      // 42: provisionr.v1.RemoveMemberRequest
-	(*SaveSnapshotRequest)(nil),      // 43: provisionr.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),            // 44: provisionr.v1.SnapshotChunk
-	(*ListUsersRequest)(nil),         // 45: provisionr.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),        // 46: provisionr.v1.ListUsersResponse
-	(*DeleteUserRequest)(nil),        // 47: provisionr.v1.DeleteUserRequest
-	(*IssueCertificateRequest)(nil),  // 48: provisionr.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 49: provisionr.v1.IssueCertificateResponse
-	(*ListTokensRequest)(nil),        // 50: provisionr.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),       // 51: provisionr.v1.ListTokensResponse
-	(*CreateTokenRequest)(nil),       // 52: provisionr.v1.CreateTokenRequest
-	(*DeleteTokenRequest)(nil),       // 53: provisionr.v1.DeleteTokenRequest
-	(*CreateTokenResponse)(nil),      // 54: provisionr.v1.CreateTokenResponse
-	(*Object)(nil),                   // 55: provisionr.v1.Object
-	(*Version)(nil),                  // 56: provisionr.v1.Version
-	(Consistency)(0),                 // 57: provisionr.v1.Consistency
-	(*durationpb.Duration)(nil),      // 58: google.protobuf.Duration
-	(*Pool)(nil),                     // 59: provisionr.v1.Pool
-	(*Proof)(nil),                    // 60: provisionr.v1.Proof
-	(*Machine)(nil),                  // 61: provisionr.v1.Machine
-	(*Zone)(nil),                     // 62: provisionr.v1.Zone
-	(*Network)(nil),                  // 63: provisionr.v1.Network
-	(*Provider)(nil),                 // 64: provisionr.v1.Provider
-	(*Event)(nil),                    // 65: provisionr.v1.Event
-	(*Cluster)(nil),                  // 66: provisionr.v1.Cluster
-	(*Caller)(nil),                   // 67: provisionr.v1.Caller
-	(*MemberStatus)(nil),             // 68: provisionr.v1.MemberStatus
-	(*timestamppb.Timestamp)(nil),    // 69: google.protobuf.Timestamp
-	(*User)(nil),                     // 70: provisionr.v1.User
-	(*Token)(nil),                    // 71: provisionr.v1.Token
-	(Role)(0),                        // 72: provisionr.v1.Role
+	(*AdoptMachineRequest)(nil),      // 15: provisionr.v1.AdoptMachineRequest
+	(*AdoptMachineResponse)(nil),     // 16: provisionr.v1.AdoptMachineResponse
+	(*ListMachinesRequest)(nil),      // 17: provisionr.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),     // 18: provisionr.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),        // 19: provisionr.v1.GetMachineRequest
+	(*DeleteMachineRequest)(nil),     // 20: provisionr.v1.DeleteMachineRequest
+	(*ExecRequest)(nil),              // 21: provisionr.v1.ExecRequest
+	(*ExecResponse)(nil),             // 22: provisionr.v1.ExecResponse
+	(*GetConsoleRequest)(nil),        // 23: provisionr.v1.GetConsoleRequest
+	(*GetConsoleResponse)(nil),       // 24: provisionr.v1.GetConsoleResponse
+	(*AuditProviderRequest)(nil),     // 25: provisionr.v1.AuditProviderRequest
+	(*AuditProviderResponse)(nil),    // 26: provisionr.v1.AuditProviderResponse
+	(*AuditEntry)(nil),               // 27: provisionr.v1.AuditEntry
+	(*ListInfraRequest)(nil),         // 28: provisionr.v1.ListInfraRequest
+	(*ListZonesResponse)(nil),        // 29: provisionr.v1.ListZonesResponse
+	(*ListNetworksResponse)(nil),     // 30: provisionr.v1.ListNetworksResponse
+	(*ListProvidersResponse)(nil),    // 31: provisionr.v1.ListProvidersResponse
+	(*DeleteInfraRequest)(nil),       // 32: provisionr.v1.DeleteInfraRequest
+	(*ListRecordsRequest)(nil),       // 33: provisionr.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),      // 34: provisionr.v1.ListRecordsResponse
+	(*Record)(nil),                   // 35: provisionr.v1.Record
+	(*ListEventsRequest)(nil),        // 36: provisionr.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),       // 37: provisionr.v1.ListEventsResponse
+	(*WatchRequest)(nil),             // 38: provisionr.v1.WatchRequest
+	(*WatchResponse)(nil),            // 39: provisionr.v1.WatchResponse
+	(*Removed)(nil),                  // 40: provisionr.v1.Removed
+	(*GetClusterRequest)(nil),        // 41: provisionr.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 42: provisionr.v1.GetClusterResponse
+	(*ListMembersRequest)(nil),       // 43: provisionr.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),      // 44: provisionr.v1.ListMembersResponse
+	(*CreateJoinTokenRequest)(nil),   // 45: provisionr.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 46: provisionr.v1.CreateJoinTokenResponse
+	(*RemoveMemberRequest)(nil),      // 47: provisionr.v1.RemoveMemberRequest
+	(*SaveSnapshotRequest)(nil),      // 48: provisionr.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),            // 49: provisionr.v1.SnapshotChunk
+	(*ListUsersRequest)(nil),         // 50: provisionr.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),        // 51: provisionr.v1.ListUsersResponse
+	(*DeleteUserRequest)(nil),        // 52: provisionr.v1.DeleteUserRequest
+	(*IssueCertificateRequest)(nil),  // 53: provisionr.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 54: provisionr.v1.IssueCertificateResponse
+	(*ListTokensRequest)(nil),        // 55: provisionr.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),       // 56: provisionr.v1.ListTokensResponse
+	(*CreateTokenRequest)(nil),       // 57: provisionr.v1.CreateTokenRequest
+	(*DeleteTokenRequest)(nil),       // 58: provisionr.v1.DeleteTokenRequest
+	(*CreateTokenResponse)(nil),      // 59: provisionr.v1.CreateTokenResponse
+	(*Object)(nil),                   // 60: provisionr.v1.Object
+	(*Version)(nil),                  // 61: provisionr.v1.Version
+	(Consistency)(0),                 // 62: provisionr.v1.Consistency
+	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
+	(*Pool)(nil),                     // 64: provisionr.v1.Pool
+	(*Proof)(nil),                    // 65: provisionr.v1.Proof
+	(*Machine)(nil),                  // 66: provisionr.v1.Machine
+	(Phase)(0),                       // 67: provisionr.v1.Phase
+	(*Zone)(nil),                     // 68: provisionr.v1.Zone
+	(*Network)(nil),                  // 69: provisionr.v1.Network
+	(*Provider)(nil),                 // 70: provisionr.v1.Provider
+	(*Event)(nil),                    // 71: provisionr.v1.Event
+	(*Cluster)(nil),                  // 72: provisionr.v1.Cluster
+	(*Caller)(nil),                   // 73: provisionr.v1.Caller
+	(*MemberStatus)(nil),             // 74: provisionr.v1.MemberStatus
+	(*timestamppb.Timestamp)(nil),    // 75: google.protobuf.Timestamp
+	(*User)(nil),                     // 76: provisionr.v1.User
+	(*Token)(nil),                    // 77: provisionr.v1.Token
+	(Role)(0),                        // 78: provisionr.v1.Role
 }
 var file_provisionr_v1_services_proto_depIdxs = []int32{
-	55, // 0: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
+	60, // 0: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
 	2,  // 1: provisionr.v1.PlanResponse.changes:type_name -> provisionr.v1.Change
-	56, // 2: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
+	61, // 2: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
 	3,  // 3: provisionr.v1.Change.fields:type_name -> provisionr.v1.FieldChange
-	55, // 4: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
+	60, // 4: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
 	2,  // 5: provisionr.v1.ApplyResponse.changes:type_name -> provisionr.v1.Change
-	56, // 6: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
-	57, // 7: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
-	58, // 8: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
-	59, // 9: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
-	56, // 10: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
-	57, // 11: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
-	58, // 12: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
-	56, // 13: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
-	57, // 14: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
-	58, // 15: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 16: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
-	61, // 17: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
-	56, // 18: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
-	57, // 19: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
-	58, // 20: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
-	61, // 21: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
-	56, // 22: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
-	57, // 23: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
-	58, // 24: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	57, // 25: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
-	62, // 26: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
-	56, // 27: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
-	63, // 28: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
-	56, // 29: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
-	64, // 30: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
-	56, // 31: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
-	57, // 32: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
-	30, // 33: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
-	56, // 34: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
-	65, // 35: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
-	56, // 36: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
-	55, // 37: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
-	35, // 38: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
-	56, // 39: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
-	57, // 40: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
-	66, // 41: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
-	56, // 42: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
-	67, // 43: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
-	68, // 44: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
-	69, // 45: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	70, // 46: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
-	58, // 47: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
-	71, // 48: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
-	72, // 49: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
-	58, // 50: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	71, // 51: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
-	0,  // 52: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
-	4,  // 53: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
-	6,  // 54: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
-	8,  // 55: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
-	9,  // 56: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
-	10, // 57: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
-	12, // 58: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
-	13, // 59: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
-	15, // 60: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
-	17, // 61: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
-	18, // 62: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
-	19, // 63: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
-	21, // 64: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
-	23, // 65: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
-	23, // 66: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
-	23, // 67: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
-	27, // 68: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
-	28, // 69: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
-	31, // 70: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
-	31, // 71: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
-	33, // 72: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
-	36, // 73: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
-	38, // 74: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
-	40, // 75: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
-	42, // 76: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
-	43, // 77: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
-	44, // 78: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
-	45, // 79: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
-	47, // 80: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
-	48, // 81: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
-	50, // 82: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
-	52, // 83: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
-	53, // 84: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
-	1,  // 85: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
-	5,  // 86: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
-	7,  // 87: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
-	59, // 88: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
-	11, // 89: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
-	11, // 90: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
-	14, // 91: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
-	14, // 92: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
-	16, // 93: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
-	61, // 94: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
-	11, // 95: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
-	20, // 96: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
-	22, // 97: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
-	24, // 98: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
-	25, // 99: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
-	26, // 100: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
-	11, // 101: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
-	29, // 102: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
-	32, // 103: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
-	65, // 104: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
-	34, // 105: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
-	37, // 106: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
-	39, // 107: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
-	41, // 108: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
-	11, // 109: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
-	44, // 110: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
-	11, // 111: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
-	46, // 112: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
-	11, // 113: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
-	49, // 114: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
-	51, // 115: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
-	54, // 116: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
-	11, // 117: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
-	85, // [85:118] is the sub-list for method output_type
-	52, // [52:85] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	61, // 6: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
+	62, // 7: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
+	63, // 8: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
+	64, // 9: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
+	61, // 10: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
+	62, // 11: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
+	63, // 12: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
+	61, // 13: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
+	62, // 14: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
+	63, // 15: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 16: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
+	66, // 17: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
+	61, // 18: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
+	66, // 19: provisionr.v1.AdoptMachineResponse.machine:type_name -> provisionr.v1.Machine
+	62, // 20: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
+	63, // 21: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
+	66, // 22: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
+	61, // 23: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
+	62, // 24: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
+	63, // 25: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	27, // 26: provisionr.v1.AuditProviderResponse.entries:type_name -> provisionr.v1.AuditEntry
+	61, // 27: provisionr.v1.AuditProviderResponse.version:type_name -> provisionr.v1.Version
+	67, // 28: provisionr.v1.AuditEntry.phase:type_name -> provisionr.v1.Phase
+	62, // 29: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
+	68, // 30: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
+	61, // 31: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
+	69, // 32: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
+	61, // 33: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
+	70, // 34: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
+	61, // 35: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
+	62, // 36: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
+	35, // 37: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
+	61, // 38: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
+	71, // 39: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
+	61, // 40: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
+	60, // 41: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
+	40, // 42: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
+	61, // 43: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
+	62, // 44: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
+	72, // 45: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
+	61, // 46: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
+	73, // 47: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
+	74, // 48: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
+	75, // 49: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	76, // 50: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
+	63, // 51: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
+	77, // 52: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
+	78, // 53: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
+	63, // 54: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	77, // 55: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
+	0,  // 56: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
+	4,  // 57: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
+	6,  // 58: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
+	8,  // 59: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
+	9,  // 60: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
+	10, // 61: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
+	12, // 62: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
+	13, // 63: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
+	17, // 64: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
+	19, // 65: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
+	20, // 66: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
+	21, // 67: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
+	15, // 68: provisionr.v1.MachineService.AdoptMachine:input_type -> provisionr.v1.AdoptMachineRequest
+	23, // 69: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
+	28, // 70: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
+	28, // 71: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
+	28, // 72: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
+	32, // 73: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
+	25, // 74: provisionr.v1.InfraService.AuditProvider:input_type -> provisionr.v1.AuditProviderRequest
+	33, // 75: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
+	36, // 76: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
+	36, // 77: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
+	38, // 78: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
+	41, // 79: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
+	43, // 80: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
+	45, // 81: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
+	47, // 82: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
+	48, // 83: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
+	49, // 84: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
+	50, // 85: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
+	52, // 86: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
+	53, // 87: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
+	55, // 88: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
+	57, // 89: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
+	58, // 90: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
+	1,  // 91: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
+	5,  // 92: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
+	7,  // 93: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
+	64, // 94: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
+	11, // 95: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
+	11, // 96: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
+	14, // 97: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
+	14, // 98: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
+	18, // 99: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
+	66, // 100: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
+	11, // 101: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
+	22, // 102: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
+	16, // 103: provisionr.v1.MachineService.AdoptMachine:output_type -> provisionr.v1.AdoptMachineResponse
+	24, // 104: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
+	29, // 105: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
+	30, // 106: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
+	31, // 107: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
+	11, // 108: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
+	26, // 109: provisionr.v1.InfraService.AuditProvider:output_type -> provisionr.v1.AuditProviderResponse
+	34, // 110: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
+	37, // 111: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
+	71, // 112: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
+	39, // 113: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
+	42, // 114: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
+	44, // 115: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
+	46, // 116: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
+	11, // 117: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
+	49, // 118: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
+	11, // 119: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
+	51, // 120: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
+	11, // 121: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
+	54, // 122: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
+	56, // 123: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
+	59, // 124: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
+	11, // 125: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
+	91, // [91:126] is the sub-list for method output_type
+	56, // [56:91] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_services_proto_init() }
@@ -3548,13 +3917,13 @@ func file_provisionr_v1_services_proto_init() {
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_object_proto_init()
 	file_provisionr_v1_pool_proto_init()
-	file_provisionr_v1_services_proto_msgTypes[20].OneofWrappers = []any{
+	file_provisionr_v1_services_proto_msgTypes[22].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 		(*ExecResponse_Error)(nil),
 	}
-	file_provisionr_v1_services_proto_msgTypes[34].OneofWrappers = []any{
+	file_provisionr_v1_services_proto_msgTypes[39].OneofWrappers = []any{
 		(*WatchResponse_Put)(nil),
 		(*WatchResponse_Removed)(nil),
 		(*WatchResponse_Bookmark)(nil),
@@ -3566,7 +3935,7 @@ func file_provisionr_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_services_proto_rawDesc), len(file_provisionr_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   8,
 		},

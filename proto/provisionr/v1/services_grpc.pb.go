@@ -473,6 +473,7 @@ const (
 	MachineService_GetMachine_FullMethodName    = "/provisionr.v1.MachineService/GetMachine"
 	MachineService_DeleteMachine_FullMethodName = "/provisionr.v1.MachineService/DeleteMachine"
 	MachineService_Exec_FullMethodName          = "/provisionr.v1.MachineService/Exec"
+	MachineService_AdoptMachine_FullMethodName  = "/provisionr.v1.MachineService/AdoptMachine"
 	MachineService_GetConsole_FullMethodName    = "/provisionr.v1.MachineService/GetConsole"
 )
 
@@ -489,6 +490,8 @@ type MachineServiceClient interface {
 	DeleteMachine(ctx context.Context, in *DeleteMachineRequest, opts ...grpc.CallOption) (*WriteResponse, error)
 	// Exec runs a command on machines through their agents and streams what it prints.
 	Exec(ctx context.Context, in *ExecRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecResponse], error)
+	// AdoptMachine answers the command that makes an existing machine join as the machine of a slot.
+	AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*AdoptMachineResponse, error)
 	// GetConsole answers the tail of the machine's console, at most 64 KiB.
 	GetConsole(ctx context.Context, in *GetConsoleRequest, opts ...grpc.CallOption) (*GetConsoleResponse, error)
 }
@@ -550,6 +553,16 @@ func (c *machineServiceClient) Exec(ctx context.Context, in *ExecRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MachineService_ExecClient = grpc.ServerStreamingClient[ExecResponse]
 
+func (c *machineServiceClient) AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*AdoptMachineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptMachineResponse)
+	err := c.cc.Invoke(ctx, MachineService_AdoptMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *machineServiceClient) GetConsole(ctx context.Context, in *GetConsoleRequest, opts ...grpc.CallOption) (*GetConsoleResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetConsoleResponse)
@@ -573,6 +586,8 @@ type MachineServiceServer interface {
 	DeleteMachine(context.Context, *DeleteMachineRequest) (*WriteResponse, error)
 	// Exec runs a command on machines through their agents and streams what it prints.
 	Exec(*ExecRequest, grpc.ServerStreamingServer[ExecResponse]) error
+	// AdoptMachine answers the command that makes an existing machine join as the machine of a slot.
+	AdoptMachine(context.Context, *AdoptMachineRequest) (*AdoptMachineResponse, error)
 	// GetConsole answers the tail of the machine's console, at most 64 KiB.
 	GetConsole(context.Context, *GetConsoleRequest) (*GetConsoleResponse, error)
 	mustEmbedUnimplementedMachineServiceServer()
@@ -596,6 +611,9 @@ func (UnimplementedMachineServiceServer) DeleteMachine(context.Context, *DeleteM
 }
 func (UnimplementedMachineServiceServer) Exec(*ExecRequest, grpc.ServerStreamingServer[ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedMachineServiceServer) AdoptMachine(context.Context, *AdoptMachineRequest) (*AdoptMachineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptMachine not implemented")
 }
 func (UnimplementedMachineServiceServer) GetConsole(context.Context, *GetConsoleRequest) (*GetConsoleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetConsole not implemented")
@@ -686,6 +704,24 @@ func _MachineService_Exec_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MachineService_ExecServer = grpc.ServerStreamingServer[ExecResponse]
 
+func _MachineService_AdoptMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).AdoptMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_AdoptMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).AdoptMachine(ctx, req.(*AdoptMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MachineService_GetConsole_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetConsoleRequest)
 	if err := dec(in); err != nil {
@@ -724,6 +760,10 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MachineService_DeleteMachine_Handler,
 		},
 		{
+			MethodName: "AdoptMachine",
+			Handler:    _MachineService_AdoptMachine_Handler,
+		},
+		{
 			MethodName: "GetConsole",
 			Handler:    _MachineService_GetConsole_Handler,
 		},
@@ -743,6 +783,7 @@ const (
 	InfraService_ListNetworks_FullMethodName  = "/provisionr.v1.InfraService/ListNetworks"
 	InfraService_ListProviders_FullMethodName = "/provisionr.v1.InfraService/ListProviders"
 	InfraService_DeleteInfra_FullMethodName   = "/provisionr.v1.InfraService/DeleteInfra"
+	InfraService_AuditProvider_FullMethodName = "/provisionr.v1.InfraService/AuditProvider"
 	InfraService_ListRecords_FullMethodName   = "/provisionr.v1.InfraService/ListRecords"
 )
 
@@ -757,6 +798,8 @@ type InfraServiceClient interface {
 	ListProviders(ctx context.Context, in *ListInfraRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
 	// DeleteInfra removes a zone, network or provider that nothing uses any more. Kind is zones, networks or providers.
 	DeleteInfra(ctx context.Context, in *DeleteInfraRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+	// AuditProvider compares what a provider has with what the records explain.
+	AuditProvider(ctx context.Context, in *AuditProviderRequest, opts ...grpc.CallOption) (*AuditProviderResponse, error)
 	// ListRecords answers every DNS record that the servers serve.
 	ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error)
 }
@@ -809,6 +852,16 @@ func (c *infraServiceClient) DeleteInfra(ctx context.Context, in *DeleteInfraReq
 	return out, nil
 }
 
+func (c *infraServiceClient) AuditProvider(ctx context.Context, in *AuditProviderRequest, opts ...grpc.CallOption) (*AuditProviderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuditProviderResponse)
+	err := c.cc.Invoke(ctx, InfraService_AuditProvider_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *infraServiceClient) ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRecordsResponse)
@@ -830,6 +883,8 @@ type InfraServiceServer interface {
 	ListProviders(context.Context, *ListInfraRequest) (*ListProvidersResponse, error)
 	// DeleteInfra removes a zone, network or provider that nothing uses any more. Kind is zones, networks or providers.
 	DeleteInfra(context.Context, *DeleteInfraRequest) (*WriteResponse, error)
+	// AuditProvider compares what a provider has with what the records explain.
+	AuditProvider(context.Context, *AuditProviderRequest) (*AuditProviderResponse, error)
 	// ListRecords answers every DNS record that the servers serve.
 	ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error)
 	mustEmbedUnimplementedInfraServiceServer()
@@ -853,6 +908,9 @@ func (UnimplementedInfraServiceServer) ListProviders(context.Context, *ListInfra
 }
 func (UnimplementedInfraServiceServer) DeleteInfra(context.Context, *DeleteInfraRequest) (*WriteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteInfra not implemented")
+}
+func (UnimplementedInfraServiceServer) AuditProvider(context.Context, *AuditProviderRequest) (*AuditProviderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AuditProvider not implemented")
 }
 func (UnimplementedInfraServiceServer) ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRecords not implemented")
@@ -950,6 +1008,24 @@ func _InfraService_DeleteInfra_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InfraService_AuditProvider_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuditProviderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InfraServiceServer).AuditProvider(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InfraService_AuditProvider_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InfraServiceServer).AuditProvider(ctx, req.(*AuditProviderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _InfraService_ListRecords_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRecordsRequest)
 	if err := dec(in); err != nil {
@@ -990,6 +1066,10 @@ var InfraService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteInfra",
 			Handler:    _InfraService_DeleteInfra_Handler,
+		},
+		{
+			MethodName: "AuditProvider",
+			Handler:    _InfraService_AuditProvider_Handler,
 		},
 		{
 			MethodName: "ListRecords",

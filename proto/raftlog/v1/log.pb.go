@@ -178,6 +178,9 @@ type Command struct {
 	//	*Command_BeginIncarnation
 	//	*Command_ForgetMachine
 	//	*Command_BootStage
+	//	*Command_HandOver
+	//	*Command_RecordNotice
+	//	*Command_AdoptMachine
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,6 +421,33 @@ func (x *Command) GetBootStage() *BootStage {
 	return nil
 }
 
+func (x *Command) GetHandOver() *HandOver {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_HandOver); ok {
+			return x.HandOver
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecordNotice() *RecordNotice {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RecordNotice); ok {
+			return x.RecordNotice
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAdoptMachine() *AdoptMachine {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AdoptMachine); ok {
+			return x.AdoptMachine
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -510,6 +540,18 @@ type Command_BootStage struct {
 	BootStage *BootStage `protobuf:"bytes,22,opt,name=boot_stage,json=bootStage,proto3,oneof"`
 }
 
+type Command_HandOver struct {
+	HandOver *HandOver `protobuf:"bytes,23,opt,name=hand_over,json=handOver,proto3,oneof"`
+}
+
+type Command_RecordNotice struct {
+	RecordNotice *RecordNotice `protobuf:"bytes,24,opt,name=record_notice,json=recordNotice,proto3,oneof"`
+}
+
+type Command_AdoptMachine struct {
+	AdoptMachine *AdoptMachine `protobuf:"bytes,25,opt,name=adopt_machine,json=adoptMachine,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_PutMember) isCommand_Kind() {}
@@ -553,6 +595,12 @@ func (*Command_BeginIncarnation) isCommand_Kind() {}
 func (*Command_ForgetMachine) isCommand_Kind() {}
 
 func (*Command_BootStage) isCommand_Kind() {}
+
+func (*Command_HandOver) isCommand_Kind() {}
+
+func (*Command_RecordNotice) isCommand_Kind() {}
+
+func (*Command_AdoptMachine) isCommand_Kind() {}
 
 // InitCluster is the first command of a cluster.
 type InitCluster struct {
@@ -862,8 +910,10 @@ type CreateMachine struct {
 	Index uint32                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	// PoolGeneration must be the pool's present one.
 	PoolGeneration uint64 `protobuf:"varint,4,opt,name=pool_generation,json=poolGeneration,proto3" json:"pool_generation,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Heir makes the machine the heir of a slot that is held, instead of the holder of a free one.
+	Heir          bool `protobuf:"varint,5,opt,name=heir,proto3" json:"heir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateMachine) Reset() {
@@ -924,6 +974,190 @@ func (x *CreateMachine) GetPoolGeneration() uint64 {
 	return 0
 }
 
+func (x *CreateMachine) GetHeir() bool {
+	if x != nil {
+		return x.Heir
+	}
+	return false
+}
+
+// HandOver gives a slot from its holder to its heir, with its name and pointers, and has the holder drained: from one
+// version to the next.
+type HandOver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Slot  string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	// Holder and Heir must be the present ones.
+	Holder        string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Heir          string `protobuf:"bytes,3,opt,name=heir,proto3" json:"heir,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOver) Reset() {
+	*x = HandOver{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOver) ProtoMessage() {}
+
+func (x *HandOver) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
+func (*HandOver) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HandOver) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *HandOver) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *HandOver) GetHeir() string {
+	if x != nil {
+		return x.Heir
+	}
+	return ""
+}
+
+func (x *HandOver) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RecordNotice records that the provider will take a machine away; without a notice, that it will not.
+type RecordNotice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Notice        *v1.Notice             `protobuf:"bytes,2,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordNotice) Reset() {
+	*x = RecordNotice{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordNotice) ProtoMessage() {}
+
+func (x *RecordNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordNotice.ProtoReflect.Descriptor instead.
+func (*RecordNotice) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RecordNotice) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RecordNotice) GetNotice() *v1.Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+// AdoptMachine gives an address to a machine that a person is about to have joined.
+type AdoptMachine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptMachine) Reset() {
+	*x = AdoptMachine{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptMachine) ProtoMessage() {}
+
+func (x *AdoptMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptMachine.ProtoReflect.Descriptor instead.
+func (*AdoptMachine) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AdoptMachine) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AdoptMachine) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // BeginLaunch commits the complete launch request before the provider is called.
 type BeginLaunch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -935,7 +1169,7 @@ type BeginLaunch struct {
 
 func (x *BeginLaunch) Reset() {
 	*x = BeginLaunch{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[10]
+	mi := &file_raftlog_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1181,7 @@ func (x *BeginLaunch) String() string {
 func (*BeginLaunch) ProtoMessage() {}
 
 func (x *BeginLaunch) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[10]
+	mi := &file_raftlog_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1194,7 @@ func (x *BeginLaunch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginLaunch.ProtoReflect.Descriptor instead.
 func (*BeginLaunch) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BeginLaunch) GetLaunch() *v1.LaunchRequest {
@@ -990,13 +1224,14 @@ type SetPhase struct {
 	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
 	Evidence      *v1.BootEvidence       `protobuf:"bytes,8,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	AbsentSince   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=absent_since,json=absentSince,proto3" json:"absent_since,omitempty"`
+	Address6      string                 `protobuf:"bytes,10,opt,name=address6,proto3" json:"address6,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetPhase) Reset() {
 	*x = SetPhase{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[11]
+	mi := &file_raftlog_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1243,7 @@ func (x *SetPhase) String() string {
 func (*SetPhase) ProtoMessage() {}
 
 func (x *SetPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[11]
+	mi := &file_raftlog_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1256,7 @@ func (x *SetPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPhase.ProtoReflect.Descriptor instead.
 func (*SetPhase) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetPhase) GetId() string {
@@ -1087,6 +1322,13 @@ func (x *SetPhase) GetAbsentSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SetPhase) GetAddress6() string {
+	if x != nil {
+		return x.Address6
+	}
+	return ""
+}
+
 // BindKey binds the machine to the key that first used its token. A second key quarantines the machine.
 type BindKey struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -1100,7 +1342,7 @@ type BindKey struct {
 
 func (x *BindKey) Reset() {
 	*x = BindKey{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[12]
+	mi := &file_raftlog_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1354,7 @@ func (x *BindKey) String() string {
 func (*BindKey) ProtoMessage() {}
 
 func (x *BindKey) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[12]
+	mi := &file_raftlog_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1367,7 @@ func (x *BindKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindKey.ProtoReflect.Descriptor instead.
 func (*BindKey) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BindKey) GetId() string {
@@ -1166,7 +1408,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[13]
+	mi := &file_raftlog_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1420,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[13]
+	mi := &file_raftlog_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1433,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Quarantine) GetId() string {
@@ -1218,7 +1460,7 @@ type SessionSeen struct {
 
 func (x *SessionSeen) Reset() {
 	*x = SessionSeen{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[14]
+	mi := &file_raftlog_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1472,7 @@ func (x *SessionSeen) String() string {
 func (*SessionSeen) ProtoMessage() {}
 
 func (x *SessionSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[14]
+	mi := &file_raftlog_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1485,7 @@ func (x *SessionSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSeen.ProtoReflect.Descriptor instead.
 func (*SessionSeen) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SessionSeen) GetId() string {
@@ -1273,7 +1515,7 @@ type ReportMachine struct {
 
 func (x *ReportMachine) Reset() {
 	*x = ReportMachine{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[15]
+	mi := &file_raftlog_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1527,7 @@ func (x *ReportMachine) String() string {
 func (*ReportMachine) ProtoMessage() {}
 
 func (x *ReportMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[15]
+	mi := &file_raftlog_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1540,7 @@ func (x *ReportMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportMachine.ProtoReflect.Descriptor instead.
 func (*ReportMachine) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportMachine) GetId() string {
@@ -1338,7 +1580,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[16]
+	mi := &file_raftlog_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1592,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[16]
+	mi := &file_raftlog_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1605,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordEvent) GetEvent() *v1.Event {
@@ -1390,7 +1632,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[17]
+	mi := &file_raftlog_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1644,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[17]
+	mi := &file_raftlog_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1657,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Authority) GetId() string {
@@ -1455,7 +1697,7 @@ type PutAuthority struct {
 
 func (x *PutAuthority) Reset() {
 	*x = PutAuthority{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[18]
+	mi := &file_raftlog_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1709,7 @@ func (x *PutAuthority) String() string {
 func (*PutAuthority) ProtoMessage() {}
 
 func (x *PutAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[18]
+	mi := &file_raftlog_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1722,7 @@ func (x *PutAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAuthority.ProtoReflect.Descriptor instead.
 func (*PutAuthority) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PutAuthority) GetAuthority() *Authority {
@@ -1504,7 +1746,7 @@ type SealedKey struct {
 
 func (x *SealedKey) Reset() {
 	*x = SealedKey{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[19]
+	mi := &file_raftlog_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1758,7 @@ func (x *SealedKey) String() string {
 func (*SealedKey) ProtoMessage() {}
 
 func (x *SealedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[19]
+	mi := &file_raftlog_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1771,7 @@ func (x *SealedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedKey.ProtoReflect.Descriptor instead.
 func (*SealedKey) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SealedKey) GetVersion() uint64 {
@@ -1562,7 +1804,7 @@ type PutSealedKey struct {
 
 func (x *PutSealedKey) Reset() {
 	*x = PutSealedKey{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[20]
+	mi := &file_raftlog_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1816,7 @@ func (x *PutSealedKey) String() string {
 func (*PutSealedKey) ProtoMessage() {}
 
 func (x *PutSealedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[20]
+	mi := &file_raftlog_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1829,7 @@ func (x *PutSealedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSealedKey.ProtoReflect.Descriptor instead.
 func (*PutSealedKey) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutSealedKey) GetKey() *SealedKey {
@@ -1610,7 +1852,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[21]
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1864,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[21]
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1877,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1675,7 +1917,7 @@ type PutJoinToken struct {
 
 func (x *PutJoinToken) Reset() {
 	*x = PutJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[22]
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1929,7 @@ func (x *PutJoinToken) String() string {
 func (*PutJoinToken) ProtoMessage() {}
 
 func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[22]
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1942,7 @@ func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJoinToken.ProtoReflect.Descriptor instead.
 func (*PutJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutJoinToken) GetToken() *JoinToken {
@@ -1721,7 +1963,7 @@ type UseJoinToken struct {
 
 func (x *UseJoinToken) Reset() {
 	*x = UseJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[23]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1975,7 @@ func (x *UseJoinToken) String() string {
 func (*UseJoinToken) ProtoMessage() {}
 
 func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[23]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1988,7 @@ func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseJoinToken.ProtoReflect.Descriptor instead.
 func (*UseJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UseJoinToken) GetId() string {
@@ -1779,7 +2021,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +2033,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +2046,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -1825,7 +2067,7 @@ type BeginIncarnation struct {
 
 func (x *BeginIncarnation) Reset() {
 	*x = BeginIncarnation{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2079,7 @@ func (x *BeginIncarnation) String() string {
 func (*BeginIncarnation) ProtoMessage() {}
 
 func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2092,7 @@ func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
 func (*BeginIncarnation) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BeginIncarnation) GetIncarnation() uint64 {
@@ -1877,7 +2119,7 @@ type ForgetMachine struct {
 
 func (x *ForgetMachine) Reset() {
 	*x = ForgetMachine{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2131,7 @@ func (x *ForgetMachine) String() string {
 func (*ForgetMachine) ProtoMessage() {}
 
 func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2144,7 @@ func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetMachine.ProtoReflect.Descriptor instead.
 func (*ForgetMachine) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ForgetMachine) GetId() string {
@@ -1923,7 +2165,7 @@ type BootStage struct {
 
 func (x *BootStage) Reset() {
 	*x = BootStage{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2177,7 @@ func (x *BootStage) String() string {
 func (*BootStage) ProtoMessage() {}
 
 func (x *BootStage) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2190,7 @@ func (x *BootStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStage.ProtoReflect.Descriptor instead.
 func (*BootStage) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BootStage) GetId() string {
@@ -1986,7 +2228,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2240,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2253,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotRecord) GetRow() isSnapshotRecord_Row {
@@ -2171,7 +2413,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2425,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2438,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2228,7 +2470,7 @@ type AppliedRequest struct {
 
 func (x *AppliedRequest) Reset() {
 	*x = AppliedRequest{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2482,7 @@ func (x *AppliedRequest) String() string {
 func (*AppliedRequest) ProtoMessage() {}
 
 func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2495,7 @@ func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
 func (*AppliedRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AppliedRequest) GetId() string {
@@ -2304,7 +2546,7 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12-\n" +
 	"\x06caller\x18\x03 \x01(\v2\x15.provisionr.v1.CallerR\x06caller\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12-\n" +
-	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\x80\v\n" +
+	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\xb7\f\n" +
 	"\aCommand\x12<\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x17.raftlog.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\n" +
@@ -2333,7 +2575,10 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x11begin_incarnation\x18\x14 \x01(\v2\x1c.raftlog.v1.BeginIncarnationH\x00R\x10beginIncarnation\x12B\n" +
 	"\x0eforget_machine\x18\x15 \x01(\v2\x19.raftlog.v1.ForgetMachineH\x00R\rforgetMachine\x126\n" +
 	"\n" +
-	"boot_stage\x18\x16 \x01(\v2\x15.raftlog.v1.BootStageH\x00R\tbootStageB\x06\n" +
+	"boot_stage\x18\x16 \x01(\v2\x15.raftlog.v1.BootStageH\x00R\tbootStage\x123\n" +
+	"\thand_over\x18\x17 \x01(\v2\x14.raftlog.v1.HandOverH\x00R\bhandOver\x12?\n" +
+	"\rrecord_notice\x18\x18 \x01(\v2\x18.raftlog.v1.RecordNoticeH\x00R\frecordNotice\x12?\n" +
+	"\radopt_machine\x18\x19 \x01(\v2\x18.raftlog.v1.AdoptMachineH\x00R\fadoptMachineB\x06\n" +
 	"\x04kind\"p\n" +
 	"\vInitCluster\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.provisionr.v1.ClusterR\acluster\x12/\n" +
@@ -2350,15 +2595,27 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"3\n" +
 	"\tScalePool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"r\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\"\x86\x01\n" +
 	"\rCreateMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\rR\x05index\x12'\n" +
-	"\x0fpool_generation\x18\x04 \x01(\x04R\x0epoolGeneration\"{\n" +
+	"\x0fpool_generation\x18\x04 \x01(\x04R\x0epoolGeneration\x12\x12\n" +
+	"\x04heir\x18\x05 \x01(\bR\x04heir\"b\n" +
+	"\bHandOver\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04heir\x18\x03 \x01(\tR\x04heir\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"M\n" +
+	"\fRecordNotice\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
+	"\x06notice\x18\x02 \x01(\v2\x15.provisionr.v1.NoticeR\x06notice\"8\n" +
+	"\fAdoptMachine\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"{\n" +
 	"\vBeginLaunch\x124\n" +
 	"\x06launch\x18\x01 \x01(\v2\x1c.provisionr.v1.LaunchRequestR\x06launch\x126\n" +
-	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xed\x02\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\x89\x03\n" +
 	"\bSetPhase\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
 	"\x04from\x18\x02 \x03(\x0e2\x14.provisionr.v1.PhaseR\x04from\x12$\n" +
@@ -2369,7 +2626,9 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"providerId\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x127\n" +
 	"\bevidence\x18\b \x01(\v2\x1b.provisionr.v1.BootEvidenceR\bevidence\x12=\n" +
-	"\fabsent_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vabsentSince\"\x8b\x01\n" +
+	"\fabsent_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vabsentSince\x12\x1a\n" +
+	"\baddress6\x18\n" +
+	" \x01(\tR\baddress6\"\x8b\x01\n" +
 	"\aBindKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12'\n" +
@@ -2465,7 +2724,7 @@ func file_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_log_proto_rawDescData
 }
 
-var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_raftlog_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: raftlog.v1.Entry
 	(*Request)(nil),               // 1: raftlog.v1.Request
@@ -2477,45 +2736,49 @@ var file_raftlog_v1_log_proto_goTypes = []any{
 	(*DeleteObject)(nil),          // 7: raftlog.v1.DeleteObject
 	(*ScalePool)(nil),             // 8: raftlog.v1.ScalePool
 	(*CreateMachine)(nil),         // 9: raftlog.v1.CreateMachine
-	(*BeginLaunch)(nil),           // 10: raftlog.v1.BeginLaunch
-	(*SetPhase)(nil),              // 11: raftlog.v1.SetPhase
-	(*BindKey)(nil),               // 12: raftlog.v1.BindKey
-	(*Quarantine)(nil),            // 13: raftlog.v1.Quarantine
-	(*SessionSeen)(nil),           // 14: raftlog.v1.SessionSeen
-	(*ReportMachine)(nil),         // 15: raftlog.v1.ReportMachine
-	(*RecordEvent)(nil),           // 16: raftlog.v1.RecordEvent
-	(*Authority)(nil),             // 17: raftlog.v1.Authority
-	(*PutAuthority)(nil),          // 18: raftlog.v1.PutAuthority
-	(*SealedKey)(nil),             // 19: raftlog.v1.SealedKey
-	(*PutSealedKey)(nil),          // 20: raftlog.v1.PutSealedKey
-	(*JoinToken)(nil),             // 21: raftlog.v1.JoinToken
-	(*PutJoinToken)(nil),          // 22: raftlog.v1.PutJoinToken
-	(*UseJoinToken)(nil),          // 23: raftlog.v1.UseJoinToken
-	(*SetFeatureLevel)(nil),       // 24: raftlog.v1.SetFeatureLevel
-	(*BeginIncarnation)(nil),      // 25: raftlog.v1.BeginIncarnation
-	(*ForgetMachine)(nil),         // 26: raftlog.v1.ForgetMachine
-	(*BootStage)(nil),             // 27: raftlog.v1.BootStage
-	(*SnapshotRecord)(nil),        // 28: raftlog.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 29: raftlog.v1.SnapshotHeader
-	(*AppliedRequest)(nil),        // 30: raftlog.v1.AppliedRequest
-	nil,                           // 31: raftlog.v1.SealedKey.WrappedEntry
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*v1.Caller)(nil),             // 33: provisionr.v1.Caller
-	(*v1.Cluster)(nil),            // 34: provisionr.v1.Cluster
-	(*v1.Object)(nil),             // 35: provisionr.v1.Object
-	(*v1.Member)(nil),             // 36: provisionr.v1.Member
-	(*v1.LaunchRequest)(nil),      // 37: provisionr.v1.LaunchRequest
-	(v1.Phase)(0),                 // 38: provisionr.v1.Phase
-	(*v1.BootEvidence)(nil),       // 39: provisionr.v1.BootEvidence
-	(*v1.AgentStatus)(nil),        // 40: provisionr.v1.AgentStatus
-	(*v1.Proof)(nil),              // 41: provisionr.v1.Proof
-	(*v1.Event)(nil),              // 42: provisionr.v1.Event
-	(*v1.Version)(nil),            // 43: provisionr.v1.Version
+	(*HandOver)(nil),              // 10: raftlog.v1.HandOver
+	(*RecordNotice)(nil),          // 11: raftlog.v1.RecordNotice
+	(*AdoptMachine)(nil),          // 12: raftlog.v1.AdoptMachine
+	(*BeginLaunch)(nil),           // 13: raftlog.v1.BeginLaunch
+	(*SetPhase)(nil),              // 14: raftlog.v1.SetPhase
+	(*BindKey)(nil),               // 15: raftlog.v1.BindKey
+	(*Quarantine)(nil),            // 16: raftlog.v1.Quarantine
+	(*SessionSeen)(nil),           // 17: raftlog.v1.SessionSeen
+	(*ReportMachine)(nil),         // 18: raftlog.v1.ReportMachine
+	(*RecordEvent)(nil),           // 19: raftlog.v1.RecordEvent
+	(*Authority)(nil),             // 20: raftlog.v1.Authority
+	(*PutAuthority)(nil),          // 21: raftlog.v1.PutAuthority
+	(*SealedKey)(nil),             // 22: raftlog.v1.SealedKey
+	(*PutSealedKey)(nil),          // 23: raftlog.v1.PutSealedKey
+	(*JoinToken)(nil),             // 24: raftlog.v1.JoinToken
+	(*PutJoinToken)(nil),          // 25: raftlog.v1.PutJoinToken
+	(*UseJoinToken)(nil),          // 26: raftlog.v1.UseJoinToken
+	(*SetFeatureLevel)(nil),       // 27: raftlog.v1.SetFeatureLevel
+	(*BeginIncarnation)(nil),      // 28: raftlog.v1.BeginIncarnation
+	(*ForgetMachine)(nil),         // 29: raftlog.v1.ForgetMachine
+	(*BootStage)(nil),             // 30: raftlog.v1.BootStage
+	(*SnapshotRecord)(nil),        // 31: raftlog.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 32: raftlog.v1.SnapshotHeader
+	(*AppliedRequest)(nil),        // 33: raftlog.v1.AppliedRequest
+	nil,                           // 34: raftlog.v1.SealedKey.WrappedEntry
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*v1.Caller)(nil),             // 36: provisionr.v1.Caller
+	(*v1.Cluster)(nil),            // 37: provisionr.v1.Cluster
+	(*v1.Object)(nil),             // 38: provisionr.v1.Object
+	(*v1.Member)(nil),             // 39: provisionr.v1.Member
+	(*v1.Notice)(nil),             // 40: provisionr.v1.Notice
+	(*v1.LaunchRequest)(nil),      // 41: provisionr.v1.LaunchRequest
+	(v1.Phase)(0),                 // 42: provisionr.v1.Phase
+	(*v1.BootEvidence)(nil),       // 43: provisionr.v1.BootEvidence
+	(*v1.AgentStatus)(nil),        // 44: provisionr.v1.AgentStatus
+	(*v1.Proof)(nil),              // 45: provisionr.v1.Proof
+	(*v1.Event)(nil),              // 46: provisionr.v1.Event
+	(*v1.Version)(nil),            // 47: provisionr.v1.Version
 }
 var file_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: raftlog.v1.Entry.requests:type_name -> raftlog.v1.Request
-	32, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
-	33, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
+	35, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
+	36, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
 	2,  // 3: raftlog.v1.Request.command:type_name -> raftlog.v1.Command
 	3,  // 4: raftlog.v1.Command.init_cluster:type_name -> raftlog.v1.InitCluster
 	4,  // 5: raftlog.v1.Command.put_member:type_name -> raftlog.v1.PutMember
@@ -2524,56 +2787,60 @@ var file_raftlog_v1_log_proto_depIdxs = []int32{
 	7,  // 8: raftlog.v1.Command.delete_object:type_name -> raftlog.v1.DeleteObject
 	8,  // 9: raftlog.v1.Command.scale_pool:type_name -> raftlog.v1.ScalePool
 	9,  // 10: raftlog.v1.Command.create_machine:type_name -> raftlog.v1.CreateMachine
-	10, // 11: raftlog.v1.Command.begin_launch:type_name -> raftlog.v1.BeginLaunch
-	11, // 12: raftlog.v1.Command.set_phase:type_name -> raftlog.v1.SetPhase
-	12, // 13: raftlog.v1.Command.bind_key:type_name -> raftlog.v1.BindKey
-	13, // 14: raftlog.v1.Command.quarantine:type_name -> raftlog.v1.Quarantine
-	14, // 15: raftlog.v1.Command.session_seen:type_name -> raftlog.v1.SessionSeen
-	15, // 16: raftlog.v1.Command.report_machine:type_name -> raftlog.v1.ReportMachine
-	16, // 17: raftlog.v1.Command.record_event:type_name -> raftlog.v1.RecordEvent
-	18, // 18: raftlog.v1.Command.put_authority:type_name -> raftlog.v1.PutAuthority
-	20, // 19: raftlog.v1.Command.put_sealed_key:type_name -> raftlog.v1.PutSealedKey
-	22, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
-	23, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
-	24, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
-	25, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
-	26, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
-	27, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
-	34, // 26: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
-	35, // 27: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
-	36, // 28: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
-	35, // 29: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
-	37, // 30: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
-	32, // 31: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
-	38, // 32: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
-	38, // 33: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
-	32, // 34: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
-	39, // 35: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
-	32, // 36: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
-	40, // 37: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
-	41, // 38: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
-	42, // 39: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
-	42, // 40: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
-	17, // 41: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
-	31, // 42: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
-	19, // 43: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
-	32, // 44: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	21, // 45: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
-	29, // 46: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
-	34, // 47: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
-	35, // 48: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
-	41, // 49: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
-	17, // 50: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
-	19, // 51: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
-	21, // 52: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
-	30, // 53: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
-	43, // 54: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
-	43, // 55: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	13, // 11: raftlog.v1.Command.begin_launch:type_name -> raftlog.v1.BeginLaunch
+	14, // 12: raftlog.v1.Command.set_phase:type_name -> raftlog.v1.SetPhase
+	15, // 13: raftlog.v1.Command.bind_key:type_name -> raftlog.v1.BindKey
+	16, // 14: raftlog.v1.Command.quarantine:type_name -> raftlog.v1.Quarantine
+	17, // 15: raftlog.v1.Command.session_seen:type_name -> raftlog.v1.SessionSeen
+	18, // 16: raftlog.v1.Command.report_machine:type_name -> raftlog.v1.ReportMachine
+	19, // 17: raftlog.v1.Command.record_event:type_name -> raftlog.v1.RecordEvent
+	21, // 18: raftlog.v1.Command.put_authority:type_name -> raftlog.v1.PutAuthority
+	23, // 19: raftlog.v1.Command.put_sealed_key:type_name -> raftlog.v1.PutSealedKey
+	25, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
+	26, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
+	27, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
+	28, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
+	29, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
+	30, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
+	10, // 26: raftlog.v1.Command.hand_over:type_name -> raftlog.v1.HandOver
+	11, // 27: raftlog.v1.Command.record_notice:type_name -> raftlog.v1.RecordNotice
+	12, // 28: raftlog.v1.Command.adopt_machine:type_name -> raftlog.v1.AdoptMachine
+	37, // 29: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
+	38, // 30: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
+	39, // 31: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
+	38, // 32: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
+	40, // 33: raftlog.v1.RecordNotice.notice:type_name -> provisionr.v1.Notice
+	41, // 34: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
+	35, // 35: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
+	42, // 36: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
+	42, // 37: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
+	35, // 38: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
+	43, // 39: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
+	35, // 40: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
+	44, // 41: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
+	45, // 42: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
+	46, // 43: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
+	46, // 44: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
+	20, // 45: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
+	34, // 46: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
+	22, // 47: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
+	35, // 48: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	24, // 49: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
+	32, // 50: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
+	37, // 51: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
+	38, // 52: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
+	45, // 53: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
+	20, // 54: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
+	22, // 55: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
+	24, // 56: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
+	33, // 57: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
+	47, // 58: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
+	47, // 59: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_log_proto_init() }
@@ -2604,8 +2871,11 @@ func file_raftlog_v1_log_proto_init() {
 		(*Command_BeginIncarnation)(nil),
 		(*Command_ForgetMachine)(nil),
 		(*Command_BootStage)(nil),
+		(*Command_HandOver)(nil),
+		(*Command_RecordNotice)(nil),
+		(*Command_AdoptMachine)(nil),
 	}
-	file_raftlog_v1_log_proto_msgTypes[28].OneofWrappers = []any{
+	file_raftlog_v1_log_proto_msgTypes[31].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Cluster)(nil),
 		(*SnapshotRecord_Object)(nil),
@@ -2622,7 +2892,7 @@ func file_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_log_proto_rawDesc), len(file_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

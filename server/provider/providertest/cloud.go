@@ -213,6 +213,26 @@ func (p *cloudProvider) Terminate(ctx context.Context, machineID, _ string) erro
 	return p.end(ctx, "terminate", machineID)
 }
 
+func (p *cloudProvider) Resolve(ctx context.Context, w *provisionrv1.Wish) (*provisionrv1.Offer, error) {
+	if err := p.begin(ctx, "resolve", ""); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	return &provisionrv1.Offer{Choices: []*provisionrv1.Choice{{Image: w.GetOs().GetDistribution() + "-" + w.GetOs().GetRelease()}}}, nil
+}
+
+func (p *cloudProvider) Prune(ctx context.Context, machineID, keep string) error {
+	if err := p.begin(ctx, "prune", machineID); err != nil {
+		return err
+	}
+	for id, i := range p.instances {
+		if i.MachineID == machineID && i.Cluster == p.cluster && id != keep {
+			delete(p.instances, id)
+		}
+	}
+	return p.end(ctx, "prune", machineID)
+}
+
 func (p *cloudProvider) EnsureNetwork(ctx context.Context, n *provisionrv1.Network) (*provisionrv1.NetworkSpec, error) {
 	if err := p.begin(ctx, "network", ""); err != nil {
 		return nil, err

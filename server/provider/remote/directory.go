@@ -118,6 +118,27 @@ func (c *client) Terminate(ctx context.Context, machineID, providerID string) er
 	return provider.FromRPC(err)
 }
 
+func (c *client) Resolve(ctx context.Context, wish *provisionrv1.Wish) (*provisionrv1.Offer, error) {
+	service, err := c.service(ctx)
+	if err != nil {
+		return nil, err
+	}
+	offer, err := service.Resolve(ctx, &memberv1.ResolveRequest{Provider: c.name, Wish: wish})
+	if err != nil {
+		return nil, provider.FromRPC(err)
+	}
+	return offer, nil
+}
+
+func (c *client) Prune(ctx context.Context, machineID, keep string) error {
+	service, err := c.service(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = service.Prune(ctx, &memberv1.PruneRequest{Provider: c.name, MachineId: machineID, Keep: keep})
+	return provider.FromRPC(err)
+}
+
 func (c *client) Console(ctx context.Context, machineID, providerID string) (string, error) {
 	service, err := c.service(ctx)
 	if err != nil {
@@ -140,18 +161,26 @@ func (c *client) EnsureNetwork(ctx context.Context, n *provisionrv1.Network) (*p
 }
 
 func decode(m *memberv1.Instance) (provider.Instance, error) {
-	i := provider.Instance{MachineID: m.GetMachineId(), ProviderID: m.GetProviderId(), State: provider.State(m.GetState())}
+	i := provider.Instance{
+		MachineID: m.GetMachineId(), ProviderID: m.GetProviderId(), State: provider.State(m.GetState()), Notice: m.GetNotice(),
+	}
 	switch i.State {
 	case provider.Starting, provider.Running, provider.Stopped, provider.Gone:
 	default:
 		return provider.Instance{}, provider.Errorf(provider.Unknown, "machine %s is in a state unknown to this version: %q", i.MachineID, m.GetState())
 	}
-	if m.GetAddress() != "" {
-		address, err := netip.ParseAddr(m.GetAddress())
+	for _, a := range []struct {
+		text string
+		to   *netip.Addr
+	}{{m.GetAddress(), &i.Address}, {m.GetAddress6(), &i.Address6}} {
+		if a.text == "" {
+			continue
+		}
+		address, err := netip.ParseAddr(a.text)
 		if err != nil {
 			return provider.Instance{}, provider.Errorf(provider.Unknown, "machine %s: %w", i.MachineID, err)
 		}
-		i.Address = address
+		*a.to = address
 	}
 	return i, nil
 }

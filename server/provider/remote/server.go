@@ -66,6 +66,31 @@ func (s *Server) Terminate(ctx context.Context, r *memberv1.TerminateRequest) (*
 	return &memberv1.TerminateResponse{}, nil
 }
 
+// Resolve resolves a wish on this host.
+func (s *Server) Resolve(ctx context.Context, r *memberv1.ResolveRequest) (*provisionrv1.Offer, error) {
+	p, err := s.providers.Provider(r.GetProvider())
+	if err != nil {
+		return nil, err
+	}
+	offer, err := p.Resolve(ctx, r.GetWish())
+	if err != nil {
+		return nil, kinded(err)
+	}
+	return offer, nil
+}
+
+// Prune deletes duplicates on this host.
+func (s *Server) Prune(ctx context.Context, r *memberv1.PruneRequest) (*memberv1.PruneResponse, error) {
+	p, err := s.providers.Provider(r.GetProvider())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Prune(ctx, r.GetMachineId(), r.GetKeep()); err != nil {
+		return nil, kinded(err)
+	}
+	return &memberv1.PruneResponse{}, nil
+}
+
 // Console reads the console on this host.
 func (s *Server) Console(ctx context.Context, r *memberv1.ConsoleRequest) (*memberv1.ConsoleResponse, error) {
 	p, err := s.providers.Provider(r.GetProvider())
@@ -98,7 +123,10 @@ func kinded(err error) error {
 }
 
 func encode(i provider.Instance) *memberv1.Instance {
-	out := &memberv1.Instance{MachineId: i.MachineID, ProviderId: i.ProviderID, State: string(i.State)}
+	out := &memberv1.Instance{MachineId: i.MachineID, ProviderId: i.ProviderID, State: string(i.State), Notice: i.Notice}
+	if i.Address6.IsValid() {
+		out.Address6 = i.Address6.String()
+	}
 	if i.Address.IsValid() {
 		out.Address = i.Address.String()
 	}
