@@ -1,16 +1,20 @@
 package local
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/archive"
+	"github.com/provisionr/provisionr/server/host/machines"
+	"github.com/provisionr/provisionr/server/host/network"
 	"github.com/provisionr/provisionr/server/provider"
-	"github.com/provisionr/provisionr/server/provider/local/rootfs"
 )
 
 // Config of a Provider.
@@ -38,21 +42,18 @@ type Config struct {
 type Provider struct {
 	config Config
 	log    *slog.Logger
-	// sources is empty when sourcesErr says why; machines can be listed and removed all the same.
-	sources    []rootfs.Source
-	sourcesErr error
-
-	// mu guards what follows; changed is closed and replaced when a network is added or removed.
-	mu       sync.Mutex
-	networks map[string]network
-	changed  chan struct{}
+	// scope marks what is the provider's on the host.
+	scope    string
+	archive  *archive.Archive
+	machines *machines.Store
+	networks *network.Manager
 }
 
 var _ provider.Provider = (*Provider)(nil)
 
 // New checks the configuration and reads what an earlier Provider left in DataDir. It changes nothing on the host but for
-// making the directories. It fails when not run by root. A host
-// without sources of the Debian archive is found by Prepare, Launch and Run.
+// making the directories. It fails when not run by root. A host without sources of the Debian archive is found by Prepare
+// and Launch.
 func New(config Config) (*Provider, error) {
 	if os.Geteuid() != 0 {
 		return nil, errs.New(errs.Denied, "cannot use the local provider: not root").
@@ -61,32 +62,25 @@ func New(config Config) (*Provider, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	p := &Provider{config: config, log: config.Logger.With("provider", "local"), changed: make(chan struct{})}
-	for _, dir := range []string{p.machinesDir(), p.networksDir(), p.locksDir()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, errs.New(errs.Internal, "cannot make data directory: %w", err)
-		}
-	}
+	p := &Provider{config: config, log: config.Logger.With("provider", "local"), scope: host.Scope(config.ClusterID, "")}
+	p.archive = archive.Open(archive.Config{
+		CacheDir: config.CacheDir, AptDir: config.AptDir, CacheBytes: config.CacheBytes, AllowHosts: config.AllowHosts,
+		Progress: config.Progress, Logger: p.log,
+	})
 	var err error
-	if p.networks, err = readNetworks(p.networksDir()); err != nil {
-		return nil, err
+	if p.machines, err = machines.Open(config.DataDir); err != nil {
+		return nil, errs.New(errs.Internal, "cannot make data directory: %w", err)
 	}
-	p.sources, p.sourcesErr = rootfs.HostSources(config.AptDir)
-	return p, nil
+	p.networks, err = network.Open(network.Config{Cluster: config.ClusterID, Scope: p.scope, Dir: config.DataDir, Logger: p.log})
+	return p, err
 }
 
 func (c *Config) complete() error {
-	if !idPattern.MatchString(c.ClusterID) {
+	if !host.ValidID(c.ClusterID) {
 		return errs.New(errs.Invalid, "cannot use the local provider: invalid cluster id %q", c.ClusterID)
 	}
 	if c.CacheDir == "" {
 		c.CacheDir = "/var/cache/provisionr"
-	}
-	if c.AptDir == "" {
-		c.AptDir = "/etc/apt"
-	}
-	if c.CacheBytes == 0 {
-		c.CacheBytes = 8 << 30
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -104,10 +98,12 @@ func (c *Config) complete() error {
 	return nil
 }
 
-func (p *Provider) machinesDir() string         { return filepath.Join(p.config.DataDir, "machines") }
-func (p *Provider) networksDir() string         { return filepath.Join(p.config.DataDir, "networks") }
-func (p *Provider) locksDir() string            { return filepath.Join(p.config.DataDir, "locks") }
-func (p *Provider) machineDir(id string) string { return filepath.Join(p.machinesDir(), id) }
+func (p *Provider) machineDir(id string) string { return p.machines.Path(id) }
+
+// EnsureNetwork implements provider.Provider.
+func (p *Provider) EnsureNetwork(ctx context.Context, object *provisionrv1.Network) (*provisionrv1.NetworkSpec, error) {
+	return p.networks.Ensure(ctx, object)
+}
 
 // Capabilities implements provider.Provider. A launch is over when Launch returns or the server is dead: nothing settles.
 func (p *Provider) Capabilities() provider.Capabilities {

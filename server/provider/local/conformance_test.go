@@ -45,5 +45,31 @@ func TestConformance(t *testing.T) {
 			Metadata: &provisionrv1.Metadata{Name: "local", Generation: 1},
 			Spec:     &provisionrv1.NetworkSpec{Cidr: "10.213.200.0/24", Provider: "local", Managed: true},
 		},
+		Without: without(map[string][]providertest.Case{
+			"a container has no machine type, and capacity is the host's": {
+				providertest.ResolveType, providertest.ResolveSpot, providertest.ResolveTypos, providertest.PartialBatch,
+				providertest.QuotaTyped, providertest.ResolveQuota, providertest.SendsChoice,
+			},
+			"there is no API that could fail, throttle, page or be asked for credentials": {
+				providertest.LostLaunch, providertest.LostTerminate, providertest.CancelAtEachCall, providertest.FailAtEachCall,
+				providertest.Pagination, providertest.BrokenList, providertest.Throttling, providertest.NoCallUnlimited,
+				providertest.MissingCredentials, providertest.RefusedCredentials,
+			},
+			"a machine is one directory: TestCrash and TestCleanup have the leftovers": {providertest.OrphanSweep, providertest.DuplicatesPruned},
+			"the agent filters on the machine": {
+				providertest.FirewallConverges, providertest.FirewallPlan, providertest.FirewallDelete, providertest.FirewallLost,
+			},
+		}),
 	})
+}
+
+// without turns reasons with cases into cases with a reason.
+func without(reasons map[string][]providertest.Case) map[providertest.Case]string {
+	cases := map[providertest.Case]string{}
+	for reason, of := range reasons {
+		for _, c := range of {
+			cases[c] = reason
+		}
+	}
+	return cases
 }

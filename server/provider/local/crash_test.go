@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/cgroup"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local/container"
 )
@@ -71,12 +73,13 @@ func TestCrash(t *testing.T) {
 	if _, err := s.p.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	argument, err := json.Marshal(crash{ClusterID: s.config.ClusterID, DataDir: s.config.DataDir, Prefix: s.prefix.String(), N: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
 	outcomes := map[string]int{}
-	for delay := time.Duration(0); delay < 150*time.Millisecond; delay += 6 * time.Millisecond {
+	for n := range 25 {
+		delay := time.Duration(n) * 6 * time.Millisecond
+		argument, err := json.Marshal(crash{ClusterID: s.config.ClusterID, DataDir: s.config.DataDir, Prefix: s.prefix.String(), N: n})
+		if err != nil {
+			t.Fatal(err)
+		}
 		child := exec.CommandContext(t.Context(), "/proc/self/exe", crashCommand, string(argument))
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
@@ -87,26 +90,31 @@ func TestCrash(t *testing.T) {
 		}
 		_ = child.Wait() // it was killed, or had finished
 		restarted := s.open()
-		state, ok := s.states()[machineID(1)]
+		state, ok := s.states()[machineID(n)]
 		outcomes[string(state)]++
 		if ok && state != provider.Starting && state != provider.Running && state != provider.Stopped {
 			t.Errorf("killed after %v: machine is %q", delay, state)
 		}
-		instance, err := restarted.Launch(t.Context(), s.request(1))
-		if err != nil {
+		instance, err := restarted.Launch(t.Context(), s.request(n))
+		if buried := restarted.machines.CheckBuried(machineID(n)); buried != nil {
+			outcomes["terminating"]++
+			if provider.KindOf(err) != provider.Unknown {
+				t.Errorf("killed after %v: a machine that was being terminated came back as %+v, %v", delay, instance, err)
+			}
+		} else if err != nil {
 			t.Fatalf("killed after %v, was %q: %v", delay, state, err)
 		}
-		if instance.State != provider.Running && state != provider.Stopped {
+		if err == nil && instance.State != provider.Running && state != provider.Stopped {
 			t.Errorf("killed after %v, was %q: launched again it is %s", delay, state, instance.State)
 		}
-		if err := restarted.Terminate(t.Context(), machineID(1), ""); err != nil {
+		if err := restarted.Terminate(t.Context(), machineID(n), ""); err != nil {
 			t.Fatalf("killed after %v: %v", delay, err)
 		}
-		group, err := restarted.machineCgroup(machineID(1))
+		group, err := restarted.machineCgroup(machineID(n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{group.dir, restarted.machineDir(machineID(1)), "/sys/class/net/" + vethName(s.config.ClusterID, machineID(1))} {
+		for _, path := range []string{group.Dir, restarted.machineDir(machineID(n)), "/sys/class/net/" + s.p.linkName(machineID(n))} {
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("killed after %v: %s is left: %v", delay, path, err)
 			}
@@ -138,7 +146,7 @@ func TestCleanup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(
-		group.create(idBase(machineID(3)), limits{cpus: 1, memoryMiB: 512}),
+		group.create(host.IDBase(machineID(3)), cgroup.Limits{CPUs: 1, MemoryMiB: 512}),
 		os.MkdirAll(s.p.machineDir(machineID(4)), 0o700),
 		os.MkdirAll(s.p.machineDir(machineID(5))+".tmp", 0o700),
 	); err != nil {

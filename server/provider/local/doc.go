@@ -9,6 +9,7 @@
 //	machines/ID/init.json    pid, start time and boot id of the machine's init, written before it is let go
 //	machines/ID/upper, work  the overlay over the shared root file system
 //	machines/ID/console.log  what the helpers said before init took over
+//	gone/                    ids of terminated machines, which no late launch makes again
 //	locks/                   one lock per machine, shared by all processes on this DataDir
 //
 // Invariants:

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/files"
+	"github.com/provisionr/provisionr/server/host/rootfs"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local/container"
 )
@@ -84,7 +87,7 @@ const (
 // reads them from the machine's overlay, running or not.
 func (p *Provider) Console(ctx context.Context, machineID, _ string) (string, error) {
 	dir := p.machineDir(machineID)
-	if _, err := os.Stat(dir); !idPattern.MatchString(machineID) || err != nil {
+	if _, err := os.Stat(dir); !host.ValidID(machineID) || err != nil {
 		return "", provider.Errorf(provider.NotFound, "no machine %q", machineID)
 	}
 	var b strings.Builder
@@ -92,8 +95,10 @@ func (p *Provider) Console(ctx context.Context, machineID, _ string) (string, er
 		title string
 		read  func() ([]byte, error)
 	}{
-		{"console", func() ([]byte, error) { return readTail(dir, consoleFile) }},
-		{"cloud-init", func() ([]byte, error) { return readTail(container.Upper(dir), "var/log/cloud-init-output.log") }},
+		{"console", func() ([]byte, error) { return files.Tail(dir, consoleFile, consolePart) }},
+		{"cloud-init", func() ([]byte, error) {
+			return files.Tail(container.Upper(dir), "var/log/cloud-init-output.log", consolePart)
+		}},
 		{"journal", func() ([]byte, error) { return p.journal(ctx, machineID) }},
 	} {
 		text, err := part.read()
@@ -111,33 +116,6 @@ func (p *Provider) Console(ctx context.Context, machineID, _ string) (string, er
 	return strings.ToValidUTF8(b.String(), "?"), nil
 }
 
-// readTail returns the end of a file that a machine may have written: it follows no link out of dir, and waits for nothing.
-func readTail(dir, name string) ([]byte, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = root.Close() }() // only read
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	data := make([]byte, min(info.Size(), consolePart))
-	n, err := f.ReadAt(data, max(0, info.Size()-consolePart))
-	if n < len(data) {
-		return data[:n], err
-	}
-	return data, nil
-}
-
 // journal reads the machine's journal with the journalctl of the shared root file system, as the machine's own root: an
 // unprivileged user of the host, for a machine may have written anything there.
 func (p *Provider) journal(ctx context.Context, id string) ([]byte, error) {
@@ -151,14 +129,14 @@ func (p *Provider) journal(ctx context.Context, id string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = logs.Close() }() // only read
-	b := p.builder()
+	b := p.archive.Builder(p.rootfsDir(), rootfs.Container())
 	if !b.Ready() {
 		return nil, fs.ErrNotExist
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	script := `mount --bind /proc/self/fd/3 "$1/mnt" && exec chroot --userspec="$2:$2" "$1" journalctl --directory=/mnt --lines=250 --output=short-monotonic --no-pager --quiet`
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", b.Path(), strconv.Itoa(idBase(id)))
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", b.Path(), strconv.Itoa(host.IDBase(id)))
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.ExtraFiles = []*os.File{logs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}

@@ -31,6 +31,9 @@ type stage struct {
 	sysctls map[string]string
 }
 
+// bootLimit is for a machine in an emulated one. A boot takes two seconds.
+const bootLimit = 5 * time.Minute
+
 // third is the third byte of the test networks, from another range than the default network's.
 var third struct {
 	sync.Mutex
@@ -51,12 +54,12 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, prefix: prefix, sysctls: map[string]string{}, config: Config{
 		ClusterID: id, DataDir: dir + "/local", Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}
-	for _, setting := range sysctls {
-		value, err := os.ReadFile(setting.file())
+	for _, setting := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/fs/inotify/max_user_instances"} {
+		value, err := os.ReadFile(setting)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.sysctls[setting.file()] = string(value)
+		s.sysctls[setting] = string(value)
 	}
 	t.Cleanup(func() {
 		p, err := New(s.config)
@@ -157,7 +160,7 @@ func (s *stage) launch(n int, commands ...string) {
 
 func (s *stage) boot(n int) {
 	s.t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); ; {
+	for deadline := time.Now().Add(bootLimit); ; {
 		out, _ := s.p.Enter(s.t.Context(), machineID(n), "systemctl", "is-system-running", "--wait")
 		state := strings.TrimSpace(string(out))
 		switch {

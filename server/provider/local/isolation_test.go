@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/provisionr/provisionr/server/host/cgroup"
 	"github.com/provisionr/provisionr/server/provider"
 )
 
@@ -89,22 +90,25 @@ func hostDisk(t *testing.T) (numbers, path string) {
 	return strings.ReplaceAll(strings.TrimSpace(string(dev)), ":", " "), "/dev/" + filepath.Base(filepath.Dir(disks[len(disks)-1]))
 }
 
+// holders has a file for each provider of the host that needs its settings.
+const holders = "/run/provisionr/sysctl/holders"
+
 // assertNothingLeft is called after Cleanup.
 func (s *stage) assertNothingLeft() {
 	s.t.Helper()
-	table := tableName(s.config.ClusterID)
+	table := s.p.scope
 	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), table) {
 		s.t.Errorf("nft tables: %v\n%s", err, out)
 	}
 	if out, err := exec.Command("ip", "-d", "link").CombinedOutput(); err != nil || strings.Contains(string(out), table) ||
-		strings.Contains(string(out), bridgeName(s.config.ClusterID, "local")) {
+		strings.Contains(string(out), s.p.networks.Bridge("local")) {
 		s.t.Errorf("links: %v\n%s", err, out)
 	}
-	group, err := s.p.clusterCgroup()
+	group, err := cgroup.Of(s.p.scope, "")
 	if err != nil {
 		s.t.Error(err)
 	}
-	for _, path := range []string{group, s.config.DataDir, filepath.Join(holdersDir, s.config.ClusterID)} {
+	for _, path := range []string{group.Dir, s.config.DataDir, filepath.Join(holders, s.config.ClusterID)} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			s.t.Errorf("%s is left: %v", path, err)
 		}
@@ -113,7 +117,7 @@ func (s *stage) assertNothingLeft() {
 	if err != nil || strings.Contains(string(mounts), s.config.DataDir) {
 		s.t.Errorf("mounts are left: %v\n%s", err, mounts)
 	}
-	if others, err := os.ReadDir(holdersDir); err == nil && len(others) > 0 {
+	if others, err := os.ReadDir(holders); err == nil && len(others) > 0 {
 		return // another cluster on this host needs the settings
 	}
 	for path, want := range s.sysctls {

@@ -4,12 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
-	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local/container"
 )
@@ -19,52 +15,25 @@ const InitCommand = container.Command
 
 func initContainer(args []string) int { return container.Init(args) }
 
-const (
-	requestFile = "request.json"
-	consoleFile = "console.log"
-)
+const consoleFile = "console.log"
 
-// commit makes the machine's directory with the request, all at once: a directory with a temporary name is renamed. The
-// name has a dot, which no machine id has.
-func (p *Provider) commit(request *provisionrv1.LaunchRequest) error {
-	data, err := protojson.Marshal(request)
-	if err != nil {
-		return err
-	}
-	dir := p.machineDir(request.GetMachineId())
-	temp := dir + ".tmp"
-	if err := os.RemoveAll(temp); err != nil {
-		return err
-	}
-	if err := os.Mkdir(temp, 0o700); err != nil {
-		return err
-	}
-	if err := writeFile(filepath.Join(temp, requestFile), data); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, dir); err != nil {
-		return err
-	}
-	return syncDir(p.machinesDir())
+// linkName is the name of the host's end of a machine's link. It fits into the 15 characters of an interface's name.
+func (p *Provider) linkName(id string) string {
+	return "pvm" + host.Digest("veth", p.config.ClusterID, id)
 }
+
+// providerID is the provider's own name of a machine.
+func providerID(machine string) string { return "local/" + machine }
 
 // instance reads the state of a machine from its directory. fs.ErrNotExist says that there is none.
 func (p *Provider) instance(id string) (provider.Instance, error) {
-	if _, err := os.Stat(p.machineDir(id)); err != nil {
+	request, err := p.machines.Request(id)
+	if err != nil {
 		return provider.Instance{}, err
 	}
 	instance := provider.Instance{MachineID: id, ProviderID: providerID(id), State: provider.Stopped}
-	// A directory without a readable request is a half state of Terminate: it is there, and has to go.
-	var request provisionrv1.LaunchRequest
-	data, err := os.ReadFile(filepath.Join(p.machineDir(id), requestFile))
-	if err == nil {
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, &request)
-	}
-	if err == nil {
-		instance.Address, err = netip.ParseAddr(request.GetAddress())
-	}
-	if err != nil {
-		return instance, nil
+	if instance.Address, err = netip.ParseAddr(request.GetAddress()); err != nil {
+		return instance, nil // a half state of Terminate: it is there, and has to go
 	}
 	alive, err := p.alive(id)
 	switch {
@@ -89,5 +58,5 @@ func (p *Provider) alive(id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return init.Alive(group.payload()), nil
+	return init.Alive(group.payload())
 }

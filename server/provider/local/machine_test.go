@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local/container"
 )
@@ -37,9 +38,9 @@ func TestMachines(t *testing.T) {
 	t.Run("one boots", func(t *testing.T) {
 		s := s.in(t)
 		start := time.Now()
-		s.launch(1, "date +%s.%N > /root/first")
-		t.Logf("system running after %v, first command of user-data after %v", time.Since(start).Round(time.Millisecond), s.first(1).Sub(start).Round(time.Millisecond))
-		if err := s.p.Terminate(t.Context(), machineID(1), ""); err != nil {
+		s.launch(9, "date +%s.%N > /root/first")
+		t.Logf("system running after %v, first command of user-data after %v", time.Since(start).Round(time.Millisecond), s.first(9).Sub(start).Round(time.Millisecond))
+		if err := s.p.Terminate(t.Context(), machineID(9), ""); err != nil {
 			t.Error(err)
 		}
 		if states := s.states(); len(states) != 0 {
@@ -84,7 +85,7 @@ func TestMachines(t *testing.T) {
 			"hostname":                        "web-1",
 			"cat /proc/1/comm":                "systemd",
 			"cat /etc/machine-id":             strings.TrimSpace(string(container.MachineIDFile(machineID(1)))),
-			"cat /sys/class/net/eth0/address": hardwareAddress(machineID(1)).String(),
+			"cat /sys/class/net/eth0/address": host.HardwareAddress(machineID(1)).String(),
 			"systemd-run --quiet --wait -p StandardOutput=journal+console echo said; echo ok":      "ok",
 			"hostnamectl set-hostname other && hostname && hostnamectl set-hostname web-1":         "other",
 			"nft add table inet x && nft list tables && nft delete table inet x":                   "table inet x",
@@ -212,7 +213,7 @@ func testIdempotence(t *testing.T, s *stage) {
 	if _, err := s.p.Console(t.Context(), machineID(1), ""); provider.KindOf(err) != provider.NotFound {
 		t.Errorf("console of a terminated machine: %v", err)
 	}
-	if _, err := os.Stat("/sys/class/net/" + vethName(s.config.ClusterID, machineID(1))); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat("/sys/class/net/" + s.p.linkName(machineID(1))); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the link of a terminated machine is left: %v", err)
 	}
 }
@@ -259,7 +260,7 @@ type outside struct{ name, address string }
 func (s *stage) outside() outside {
 	s.t.Helper()
 	o := outside{name: "pvr-" + s.config.ClusterID, address: "198.51.100.2"}
-	host := "pvo" + digest(s.config.ClusterID)
+	host := "pvo" + host.Digest(s.config.ClusterID)
 	s.t.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", o.name).Run() })
 	for _, command := range []string{
 		"ip netns add " + o.name,

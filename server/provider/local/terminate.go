@@ -3,10 +3,10 @@ package local
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/network"
 	"github.com/provisionr/provisionr/server/provider"
 )
 
@@ -15,18 +15,18 @@ const killTimeout = 20 * time.Second
 
 // Terminate implements provider.Provider: it kills the machine at once and removes everything that was made for it.
 func (p *Provider) Terminate(ctx context.Context, machineID, _ string) error {
-	if !idPattern.MatchString(machineID) {
+	if !host.ValidID(machineID) {
 		return nil // there cannot be such a machine
 	}
-	lock, err := lockFile(ctx, filepath.Join(p.locksDir(), machineID))
+	lock, err := p.machines.Lock(ctx, machineID)
 	if err != nil {
-		return unknown("cannot terminate machine "+machineID+": %w", err)
+		return host.Unknown("cannot terminate machine "+machineID+": %w", err)
 	}
-	if err := p.destroy(ctx, machineID); err != nil {
-		lock.release()
+	if err := errors.Join(p.machines.Bury(machineID), p.destroy(ctx, machineID)); err != nil {
+		lock.Release()
 		return provider.Errorf(provider.Unknown, "cannot terminate machine %s: %w", machineID, err)
 	}
-	if err := lock.remove(); err != nil {
+	if err := lock.Remove(); err != nil {
 		return provider.Errorf(provider.Unknown, "cannot terminate machine %s: %w", machineID, err)
 	}
 	return nil
@@ -41,12 +41,11 @@ func (p *Provider) destroy(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
-	if err := group.destroy(ctx); err != nil {
+	if err := group.Destroy(ctx); err != nil {
 		return err
 	}
-	if err := removeLink(vethName(p.config.ClusterID, id)); err != nil {
+	if err := network.RemoveLink(p.linkName(id)); err != nil {
 		return err
 	}
-	dir := p.machineDir(id)
-	return errors.Join(os.RemoveAll(dir+".tmp"), os.RemoveAll(dir))
+	return p.machines.Remove(id)
 }

@@ -15,6 +15,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/process"
 )
 
 // Init is the helpers' main function: args are the arguments after [Command]. It returns the exit status.
@@ -75,11 +78,11 @@ func outer(input io.Reader, console *os.File) error {
 	if err := connect(spec.Link, child.cmd.Process.Pid); err != nil {
 		return errors.Join(fmt.Errorf("cannot connect the machine: %w", err), child.kill())
 	}
-	process, err := Find(child.cmd.Process.Pid)
+	started, err := process.Find(child.cmd.Process.Pid)
 	if err != nil {
 		return errors.Join(err, child.kill())
 	}
-	if err := writeRecord(dir, process); err != nil {
+	if err := writeRecord(dir, started); err != nil {
 		return errors.Join(fmt.Errorf("cannot record init: %w", err), child.kill())
 	}
 	return child.release(spec)
@@ -204,7 +207,7 @@ func userNamespace(base int) (f *os.File, done func(), err error) {
 }
 
 func idMap(base int) []syscall.SysProcIDMap {
-	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: IDRange}}
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: host.IDRange}}
 }
 
 // devices are the nodes that every machine has (systemd's container interface asks for the first six).

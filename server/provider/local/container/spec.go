@@ -7,9 +7,6 @@ import (
 	"path/filepath"
 )
 
-// IDRange is how many user and group ids a machine has (systemd.exec(5) and user_namespaces(7) expect 65536).
-const IDRange = 65536
-
 // Command is the first argument with which the server's binary must call [Init].
 const Command = "local-init"
 

@@ -1,24 +1,6 @@
 package rootfs
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io/fs"
-	"maps"
-	"os"
-	"path"
-	"runtime"
-	"slices"
-)
-
-// Codename and Release of the one distribution that is built.
-const (
-	Codename = "bookworm"
-	Release  = "12"
-)
-
+// packages that every machine has.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "udev", "init", "cloud-init", "openssh-server", "iproute2", "iputils-ping", "nftables",
 	"chrony", "systemd-resolved", "ca-certificates", "curl", "python3-minimal", "sudo", "procps", "less", "gpgv", "netbase",
@@ -30,8 +12,8 @@ var dpkgOptions = []string{
 	"path-exclude=/usr/share/man/*/*", "path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/locale/*", "force-unsafe-io",
 }
 
-// files are written over the packages' own.
-var files = map[string]string{
+// written are files over the packages' own.
+var written = map[string]string{
 	// Only what the cloud-init stub uses. The locale module fails without the package locales; the rest costs seconds.
 	"etc/cloud/cloud.cfg.d/98_provisionr.cfg": `datasource_list: [NoCloud, None]
 locale: false
@@ -73,53 +55,4 @@ var enabled = []string{"systemd-networkd.service"}
 var removed = []string{
 	"etc/ssh/ssh_host_ecdsa_key", "etc/ssh/ssh_host_ecdsa_key.pub", "etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub",
 	"etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "var/lib/man-db/auto-update", "var/lib/dbus/machine-id",
-}
-
-// Hash names the root file system made from the sources: 16 hexadecimal digits.
-func Hash(sources []Source) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "1 %s %s %q %q %q %q %q %q\n", runtime.GOARCH, Codename, packages, dpkgOptions, masked, enabled, removed, render(sources))
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%q %q\n", name, files[name])
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
-}
-
-// finish turns what mmdebstrap made into the machines' root file system.
-func finish(dir string, sources []Source) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }() // nothing is written through it
-	write := func(name, content string) error {
-		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-			return err
-		}
-		return root.WriteFile(name, []byte(content), 0o644)
-	}
-	for name, content := range files {
-		if err := write(name, content); err != nil {
-			return fmt.Errorf("cannot write /%s: %w", name, err)
-		}
-	}
-	if err := write("etc/apt/sources.list.d/debian.sources", render(sources)); err != nil {
-		return err
-	}
-	for _, unit := range masked {
-		name := path.Join("etc/systemd/system", unit)
-		err := root.Remove(name)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			err = root.Symlink("/dev/null", name)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot mask %s: %w", unit, err)
-		}
-	}
-	for _, name := range removed {
-		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }

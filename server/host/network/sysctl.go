@@ -1,4 +1,4 @@
-package local
+package network
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/provisionr/provisionr/server/host/files"
 )
 
 // sysctl is a setting of the whole host that machines need at least at a value.
@@ -25,8 +27,8 @@ var sysctls = []sysctl{
 	{"fs/inotify/max_user_instances", 4096},
 }
 
-// The former values are kept in sysctlDir, with a file in its holders per cluster that needs the new ones: the last
-// cluster to let go restores them. All that is below /run, because a reboot resets the settings too.
+// The former values are kept in sysctlDir, with a file in its holders per provider that needs the new ones: the last
+// one to let go restores them. All that is below /run, because a reboot resets the settings too.
 const (
 	runDir     = "/run/provisionr"
 	sysctlDir  = runDir + "/sysctl"
@@ -50,7 +52,7 @@ func (s sysctl) raise() error {
 		return err
 	}
 	if _, err := os.Stat(s.former()); errors.Is(err, fs.ErrNotExist) {
-		if err := writeFile(s.former(), data); err != nil {
+		if err := files.Write(s.former(), data); err != nil {
 			return err
 		}
 	}
@@ -78,14 +80,14 @@ func (s sysctl) restore() error {
 	return os.Remove(s.former())
 }
 
-// holdSysctls raises the settings for a cluster. It may be repeated.
-func holdSysctls(ctx context.Context, cluster string) error {
+// holdSysctls raises the settings for a holder. It may be repeated.
+func holdSysctls(ctx context.Context, holder string) error {
 	if err := os.MkdirAll(holdersDir, 0o700); err != nil {
 		return err
 	}
 	return withSysctls(ctx, func() error {
-		// Its directories may have gone with the last cluster, before the lock was ours.
-		err := errors.Join(os.MkdirAll(holdersDir, 0o700), os.WriteFile(filepath.Join(holdersDir, cluster), nil, 0o600))
+		// Its directories may have gone with the last holder, before the lock was ours.
+		err := errors.Join(os.MkdirAll(holdersDir, 0o700), os.WriteFile(filepath.Join(holdersDir, holder), nil, 0o600))
 		for _, s := range sysctls {
 			err = errors.Join(err, s.raise())
 		}
@@ -93,13 +95,13 @@ func holdSysctls(ctx context.Context, cluster string) error {
 	})
 }
 
-// releaseSysctls restores the settings when no other cluster needs them.
-func releaseSysctls(ctx context.Context, cluster string) error {
+// releaseSysctls restores the settings when no other holder needs them.
+func releaseSysctls(ctx context.Context, holder string) error {
 	if _, err := os.Stat(holdersDir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return withSysctls(ctx, func() error {
-		if err := os.Remove(filepath.Join(holdersDir, cluster)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(holdersDir, holder)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if others, err := os.ReadDir(holdersDir); err != nil || len(others) > 0 {
@@ -117,16 +119,16 @@ func releaseSysctls(ctx context.Context, cluster string) error {
 }
 
 func withSysctls(ctx context.Context, do func() error) error {
-	lock, err := lockFile(ctx, sysctlLock)
+	lock, err := files.Acquire(ctx, sysctlLock, nil)
 	if err != nil {
 		return err
 	}
 	err = do()
 	if _, gone := os.Stat(sysctlDir); errors.Is(gone, fs.ErrNotExist) {
-		err = errors.Join(err, lock.remove())
+		err = errors.Join(err, lock.Remove())
 		_ = os.Remove(runDir) // it may hold more than ours
 	} else {
-		lock.release()
+		lock.Release()
 	}
 	if err != nil {
 		return fmt.Errorf("cannot change settings of the host's kernel: %w", err)

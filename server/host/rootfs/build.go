@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,12 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/server/host/files"
 )
 
 // Builder makes root file systems.
 type Builder struct {
 	// Dir is the cache directory; it is created.
 	Dir string
+	// Recipe of the root file system.
+	Recipe Recipe
 	// Sources of the Debian archive, at least one.
 	Sources []Source
 	// Proxy is the URL of a caching proxy for the build; empty asks the sources directly.
@@ -34,7 +36,7 @@ type Builder struct {
 const buildPrefix = ".build-"
 
 // Path is where the finished root file system is, or will be.
-func (b *Builder) Path() string { return filepath.Join(b.Dir, Hash(b.Sources)) }
+func (b *Builder) Path() string { return filepath.Join(b.Dir, Hash(b.Recipe, b.Sources)) }
 
 // Ready reports whether it is built.
 func (b *Builder) Ready() bool {
@@ -51,18 +53,18 @@ func (b *Builder) Ensure(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return "", fmt.Errorf("cannot make cache: %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(b.Dir, ".lock"), func() { b.progress("waiting for another build of the root file system") })
+	lock, err := files.Acquire(ctx, filepath.Join(b.Dir, ".lock"), func() { b.progress("waiting for another build of the root file system") })
 	if err != nil {
 		return "", fmt.Errorf("cannot lock cache: %w", err)
 	}
-	defer unlock()
+	defer lock.Release()
 	if b.Ready() { // the other build
 		return b.Path(), nil
 	}
 	if err := b.sweep(); err != nil {
 		return "", err
 	}
-	temp := filepath.Join(b.Dir, buildPrefix+Hash(b.Sources))
+	temp := filepath.Join(b.Dir, buildPrefix+Hash(b.Recipe, b.Sources))
 	if err := b.build(ctx, temp); err != nil {
 		return "", errors.Join(err, os.RemoveAll(temp))
 	}
@@ -86,7 +88,7 @@ func (b *Builder) build(ctx context.Context, dir string) error {
 	if err != nil {
 		return errs.New(errs.Unsupported, "cannot build root file system: %w", err).WithHint("apt-get install mmdebstrap")
 	}
-	args := []string{"--mode=root", "--variant=apt", "--format=directory", "--include=" + strings.Join(packages, ","),
+	args := []string{"--mode=root", "--variant=apt", "--format=directory", "--include=" + strings.Join(b.Recipe.Packages, ","),
 		`--aptopt=Apt::Install-Recommends "false"`, `--aptopt=Acquire::Languages "none"`}
 	if b.Proxy != "" {
 		args = append(args, fmt.Sprintf("--aptopt=Acquire::http::Proxy %q", b.Proxy))
@@ -95,13 +97,15 @@ func (b *Builder) build(ctx context.Context, dir string) error {
 		args = append(args, "--dpkgopt="+option)
 	}
 	args = append(args,
-		`--customize-hook=chroot "$1" systemctl --quiet enable `+strings.Join(enabled, " "),
+		`--customize-hook=chroot "$1" systemctl --quiet enable `+strings.Join(b.Recipe.Enabled, " "),
 		// The proxy serves the build alone; it must not stay in the configuration.
 		`--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"`,
 		Codename, dir, "-")
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdin = strings.NewReader(render(b.Sources))
 	cmd.Dir = "/"
+	// A kernel's package would make an initial RAM disk for the builder's host, for half a minute (initramfs-tools(7)).
+	cmd.Env = append(os.Environ(), "INITRD=No")
 	// A group of its own, so that the end of ctx ends apt and dpkg too; SIGTERM lets mmdebstrap clean up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: syscall.CLONE_NEWNS}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
@@ -117,7 +121,7 @@ func (b *Builder) build(ctx context.Context, dir string) error {
 		return errs.New(errs.Unavailable, "cannot build root file system: mmdebstrap: %w: %s", errors.Join(err, ctx.Err()), strings.Join(lines, "; ")).
 			WithHint("are the apt sources of the host reachable?")
 	}
-	if err := finish(dir, b.Sources); err != nil {
+	if err := finish(dir, b.Recipe, b.Sources); err != nil {
 		return fmt.Errorf("cannot finish root file system: %w", err)
 	}
 	return syncTree(dir)
@@ -160,29 +164,4 @@ func syncTree(dir string) error {
 		return err
 	}
 	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
-}
-
-// lock takes an exclusive lock on a file that stays. waiting is called once when another process has it.
-func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for first := true; ; first = false {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil // closing releases the lock
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(&fs.PathError{Op: "flock", Path: path, Err: err}, f.Close())
-		}
-		if first {
-			waiting()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
 }

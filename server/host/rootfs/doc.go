@@ -1,4 +1,5 @@
-// Package rootfs builds and caches the root file system that all machines of the local provider share read-only.
+// Package rootfs builds and caches root file systems of Debian: what containers share read-only, and what the disks of virtual
+// machines are made from.
 //
 // A root file system is named by the hash of everything that it is made from: the recipe in this package and the host's
 // apt sources. It is built in a directory beside its place and renamed when complete and on disk, so what has the name is

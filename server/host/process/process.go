@@ -1,7 +1,6 @@
-package container
+package process
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process names one process for ever: a pid is used again, but not with the same start time within one boot.
@@ -20,9 +21,6 @@ type Process struct {
 	// Boot is the kernel's boot id.
 	Boot string
 }
-
-// recordFile is where the outer helper records the machine's init, in the machine's directory.
-const recordFile = "init.json"
 
 // Find identifies a running process. A zombie counts as absent (fs.ErrNotExist): its parent may never reap it.
 func Find(pid int) (Process, error) {
@@ -59,17 +57,23 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(id)), err
 }
 
-// Alive reports whether that very process runs, in that cgroup or below it. payload is a directory of the host.
-func (p Process) Alive(payload string) bool {
+// Alive reports whether that very process runs, in that cgroup or below it. payload is a directory of the host. The error
+// says that nobody can tell, as when this process has too many open files: that is no end of the other one.
+func (p Process) Alive(payload string) (bool, error) {
 	now, err := Find(p.PID)
 	if err != nil || now != p {
-		return false
+		return false, unlessEnded(err)
 	}
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
-	if err != nil {
-		return false
+	return inCgroup(string(groups), payload), unlessEnded(err)
+}
+
+// unlessEnded drops an error that says that there is no such process; reading its files fails with ESRCH while it goes.
+func unlessEnded(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil
 	}
-	return inCgroup(string(groups), payload)
+	return err
 }
 
 // inCgroup reports whether /proc/PID/cgroup has a cgroup2 line (hierarchy 0) at or below the directory payload. Where our
@@ -84,34 +88,4 @@ func inCgroup(groups, payload string) bool {
 		}
 		return false
 	})
-}
-
-// Record returns the recorded init of the machine in dir; fs.ErrNotExist where none was started.
-func Record(dir string) (Process, error) {
-	data, err := os.ReadFile(filepath.Join(dir, recordFile))
-	if err != nil {
-		return Process{}, err
-	}
-	var p Process
-	if err := json.Unmarshal(data, &p); err != nil {
-		return Process{}, fmt.Errorf("cannot read %s: %w", filepath.Join(dir, recordFile), err)
-	}
-	return p, nil
-}
-
-func writeRecord(dir *os.Root, p Process) error {
-	data, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	temp := recordFile + ".tmp"
-	f, err := dir.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return dir.Rename(temp, recordFile)
 }

@@ -1,7 +1,6 @@
 package rootfs
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,11 +99,14 @@ func TestRenderAndHash(t *testing.T) {
 	if err != nil || render(again) != text {
 		t.Errorf("what is rendered reads as something else: %v", err)
 	}
-	if Hash(sources) != Hash(again) || len(Hash(sources)) != 16 {
+	if Hash(Container(), sources) != Hash(Container(), again) || len(Hash(Container(), sources)) != 16 {
 		t.Error("the same recipe has two names")
 	}
-	if Hash(sources) == Hash(sources[:1]) {
+	if Hash(Container(), sources) == Hash(Container(), sources[:1]) {
 		t.Error("other sources have the same name")
+	}
+	if Hash(VirtualMachine(), sources) == Hash(Container(), sources) {
+		t.Error("another recipe has the same name")
 	}
 }
 
@@ -121,7 +123,7 @@ func TestFinish(t *testing.T) {
 		}
 	}
 	for range 2 { // masking again is no error
-		if err := finish(dir, nil); err != nil {
+		if err := finish(dir, Container(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,24 +150,6 @@ func TestEnsureWithoutProgram(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(b.Dir, buildPrefix+"*")); len(left) > 0 || b.Ready() {
 		t.Errorf("left %v", left)
 	}
-}
-
-func TestLockWaits(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, func() { t.Error("waited for nobody") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := lock(ctx, path, cancel); err == nil {
-		t.Error("two have the lock")
-	}
-	unlock()
-	unlock, err = lock(t.Context(), path, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlock()
 }
 
 func TestFollow(t *testing.T) {

@@ -1,4 +1,4 @@
-package local
+package network
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 // ruleset is the cluster's whole nft table, replaced in one transaction (nft(8)). Machines reach each other and the world;
 // the world reaches machines only through this host's own connections and answers.
-func ruleset(table, cluster string, networks map[string]network) string {
+func ruleset(table, cluster string, networks map[string]Network) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %[1]s {}\ndelete table inet %[1]s\ntable inet %[1]s {\n", table)
 	b.WriteString("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n")
@@ -35,7 +35,7 @@ func ruleset(table, cluster string, networks map[string]network) string {
 	return b.String()
 }
 
-func applyRules(ctx context.Context, table, cluster string, networks map[string]network) error {
+func applyRules(ctx context.Context, table, cluster string, networks map[string]Network) error {
 	return nft(ctx, ruleset(table, cluster, networks))
 }
 
