@@ -55,6 +55,8 @@ func own(d *document) {
 		checkZone(d, o.Zone.GetSpec())
 	case *provisionrv1.Object_Network:
 		checkNetwork(d, o.Network.GetSpec())
+	case *provisionrv1.Object_Provider:
+		checkProvider(d, o.Provider)
 	}
 }
 
@@ -99,6 +101,20 @@ func checkZone(d *document, z *provisionrv1.ZoneSpec) {
 }
 
 func checkNetwork(d *document, n *provisionrv1.NetworkSpec) {
+	switch {
+	case n.GetCidr() != "":
+	case n.GetManaged():
+		d.complain("spec.cidr", "as cidr: 10.88.0.0/24", "is missing: Provisionr assigns the addresses of a managed network")
+	case n.GetProvider() == "":
+		d.complain("spec.cidr", "as cidr: 10.88.0.0/24, or name the provider that knows it", "is missing")
+	case n.GetGateway() != "":
+		d.complain("spec.gateway", "remove it, or give cidr too", "is given without the range that it is in")
+	}
+	checkLine(d, "spec.id", n.GetId())
+	d.unique("spec.subnets", len(n.GetSubnets()), func(i int) (string, string) { return "", n.Subnets[i] })
+	for i, subnet := range n.GetSubnets() {
+		checkLine(d, at("spec.subnets", i), subnet)
+	}
 	prefix, err := netip.ParsePrefix(n.GetCidr())
 	if err == nil {
 		checkRange(d, n, prefix)

@@ -35,6 +35,7 @@ func checkPool(d *document, p *provisionrv1.Pool) {
 	if spec.MinSize != nil && spec.GetMinSize() > spec.Size {
 		d.complain("spec.minSize", "", "is %d, but the pool has only size %d", spec.GetMinSize(), spec.Size)
 	}
+	checkMachines(d, spec)
 	checkAliases(d, name, spec.Aliases)
 	checkPackages(d, spec)
 	checkFiles(d, name, spec)

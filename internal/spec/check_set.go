@@ -82,6 +82,12 @@ func checkSet(docs []*document, options Options) {
 		if d.object != nil {
 			s.references(d)
 		}
+		if p := d.object.GetPool().GetSpec(); p != nil {
+			s.poolOfKind(d, p)
+		}
+		if n := d.object.GetNetwork().GetSpec(); n != nil {
+			s.networkOfKind(d, n)
+		}
 	}
 	for _, d := range docs {
 		if p := d.object.GetPool(); p != nil {

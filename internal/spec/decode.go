@@ -132,9 +132,25 @@ func (d *decoder) message(node *yaml.Node, m protoreflect.Message, path string, 
 		case OutputOnly(field):
 			d.complainAt(where(key), join(path, key.Value), "remove it: Provisionr writes this field", "cannot be set")
 		default:
+			if other := sibling(m, field); other != "" {
+				d.complainAt(where(key), join(path, key.Value), "remove one of them", "cannot be given together with %s", other)
+				continue
+			}
 			d.field(value, m, field, join(path, key.Value), depth+1)
 		}
 	}
+}
+
+// sibling returns the field that is set already of those that exclude each other with the field; "" if there is none.
+func sibling(m protoreflect.Message, field protoreflect.FieldDescriptor) string {
+	group := field.ContainingOneof()
+	if group == nil || group.IsSynthetic() {
+		return ""
+	}
+	if set := m.WhichOneof(group); set != nil && set != field {
+		return set.JSONName()
+	}
+	return ""
 }
 
 // key checks the key of a mapping and notes its place; false means that the value is to be left out.

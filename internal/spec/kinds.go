@@ -96,6 +96,8 @@ func OutputOnly(f protoreflect.FieldDescriptor) bool {
 		return f.Number() >= 10 // uid, generation, version, created, deleted
 	case "Pool":
 		return f.Name() == "status"
+	case "Network":
+		return f.Name() == "written"
 	}
 	return false
 }

@@ -31,6 +31,8 @@ type Source struct {
 type Options struct {
 	// Known reports whether an object of a kind, as Pool, exists already. Nil leaves references out of the set unchecked.
 	Known func(kind, name string) bool
+	// Provider returns a provider that exists already, or nil. Nil leaves what depends on its kind unchecked.
+	Provider func(name string) *provisionrv1.Provider
 }
 
 // Parse reads the manifests in a file of YAML documents and checks them. The error is of kind Invalid and wraps Problems.

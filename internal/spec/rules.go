@@ -122,7 +122,7 @@ func explain(v *protovalidate.Violation, field protoreflect.FieldDescriptor) (me
 		return fmt.Sprintf("has more than %s items", limit), ""
 	case "repeated.unique":
 		return "has an item twice", ""
-	case "uint32.lte", "double.gte_lte":
+	case "uint32.lte":
 		return fmt.Sprintf("is %s, but the most is %s", value, limit), ""
 	case "enum.not_in":
 		return "is missing", requiredHint(field)
@@ -180,21 +180,13 @@ func requiredHint(f protoreflect.FieldDescriptor) string {
 		"cidr":     "as cidr: 10.88.0.0/24",
 		"domain":   "as domain: provisionr.internal",
 		"release":  `as release: "12"`,
+		"region":   "as region: eu-central-1",
+		"project":  "as project: my-project-123456",
 	}[f.Name()]
 }
 
 // patternWords says in words what a pattern asks for.
 func patternWords(f protoreflect.FieldDescriptor, value, pattern string) (message, hint string, ok bool) {
-	switch {
-	case pattern == labelPattern:
-		hint := "small letters, digits and hyphens, beginning and ending with a letter or digit"
-		if label := toLabel(value); label != "" {
-			hint = "as " + label
-		}
-		return fmt.Sprintf("%s is not a DNS label", show(value)), hint, true
-	case pattern == namePattern, f.Name() == "owner", f.Name() == "group":
-		return fmt.Sprintf("%s is not an account name", show(value)), "small letters, digits, _ and -, beginning with a letter", true
-	}
 	words := map[protoreflect.FullName][2]string{
 		"Repository.uris":       {"is not an http or https address", ""},
 		"Package.name":          {"is not a package name", `small letters, digits, "+", "-" and "."; a version goes into version:`},
@@ -213,13 +205,30 @@ func patternWords(f protoreflect.FieldDescriptor, value, pattern string) (messag
 		"Repository.name":       {"is not a repository name", "small letters, digits, -, _ and ."},
 		"Repository.suites":     {"is not a suite", "as bookworm"},
 		"Repository.components": {"is not a component", "as main"},
+		"Endpoint.url":          {"is not an http or https address", "as https://cloud.example.com:8443"},
+		"AwsProvider.region":    {"is not a region", "as eu-central-1"},
+		"AwsProvider.role_arn":  {"is not the ARN of a role", "as arn:aws:iam::123456789012:role/provisionr"},
+		"GceProvider.project":   {"is not the id of a project", "the id, not the name or number, as my-project-123456"},
+		"GceProvider.region":    {"is not a region", "as europe-west3"},
+		"Image.parameter":       {"is not the name of a parameter", "as /aws/service/debian/release/12/latest/amd64"},
+		"Image.url":             {"is neither an http or https address nor an absolute path", "as https://images.example.com/debian-12.qcow2"},
+		"Image.sha256":          {"is not a SHA-256 hash", "64 hexadecimal digits in small letters, as `sha256sum FILE` prints"},
+		"Spot.max_price":        {"is not a price for an hour", `as "0.045", in the provider's currency, without its name`},
 	}
-	name := f.Parent().Name() + "." + f.Name()
-	w, ok := words[protoreflect.FullName(name)]
-	if !ok {
-		return "", "", false
+	if w, ok := words[protoreflect.FullName(f.Parent().Name()+"."+f.Name())]; ok {
+		return show(value) + " " + w[0], w[1], true
 	}
-	return show(value) + " " + w[0], w[1], true
+	switch {
+	case pattern == labelPattern:
+		hint := "small letters, digits and hyphens, beginning and ending with a letter or digit"
+		if label := toLabel(value); label != "" {
+			hint = "as " + label
+		}
+		return fmt.Sprintf("%s is not a DNS label", show(value)), hint, true
+	case pattern == namePattern, f.Name() == "owner", f.Name() == "group":
+		return fmt.Sprintf("%s is not an account name", show(value)), "small letters, digits, _ and -, beginning with a letter", true
+	}
+	return "", "", false
 }
 
 // toLabel makes a DNS label of what was written, or "" where nothing is left.

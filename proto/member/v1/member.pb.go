@@ -1285,6 +1285,426 @@ func (x *EnsureNetworkRequest) GetNetwork() *v11.Network {
 	return nil
 }
 
+// FirewallRequest says what may reach the machines of a pool.
+type FirewallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterName   string                 `protobuf:"bytes,3,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	Pool          string                 `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
+	Network       *v11.Network           `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	Rules         []*FirewallRule        `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallRequest) Reset() {
+	*x = FirewallRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallRequest) ProtoMessage() {}
+
+func (x *FirewallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallRequest.ProtoReflect.Descriptor instead.
+func (*FirewallRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *FirewallRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *FirewallRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *FirewallRequest) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
+	}
+	return ""
+}
+
+func (x *FirewallRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *FirewallRequest) GetNetwork() *v11.Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *FirewallRequest) GetRules() []*FirewallRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// FirewallRule allows a protocol on ports from one source.
+type FirewallRule struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Protocol string                 `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// First and Last port; both are 0 where the protocol has none.
+	First uint32 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint32 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// From is a range of addresses, Pool the pool whose machines are the source: one of them is set.
+	From          string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	Pool          string `protobuf:"bytes,5,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallRule) Reset() {
+	*x = FirewallRule{}
+	mi := &file_member_v1_member_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallRule) ProtoMessage() {}
+
+func (x *FirewallRule) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
+func (*FirewallRule) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *FirewallRule) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *FirewallRule) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *FirewallRule) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *FirewallRule) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FirewallRule) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+type EnsureFirewallResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsureFirewallResponse) Reset() {
+	*x = EnsureFirewallResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsureFirewallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsureFirewallResponse) ProtoMessage() {}
+
+func (x *EnsureFirewallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsureFirewallResponse.ProtoReflect.Descriptor instead.
+func (*EnsureFirewallResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{27}
+}
+
+type PlanFirewallResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []string               `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanFirewallResponse) Reset() {
+	*x = PlanFirewallResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanFirewallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanFirewallResponse) ProtoMessage() {}
+
+func (x *PlanFirewallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanFirewallResponse.ProtoReflect.Descriptor instead.
+func (*PlanFirewallResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PlanFirewallResponse) GetLines() []string {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+type FirewallsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallsRequest) Reset() {
+	*x = FirewallsRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallsRequest) ProtoMessage() {}
+
+func (x *FirewallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallsRequest.ProtoReflect.Descriptor instead.
+func (*FirewallsRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *FirewallsRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+type FirewallsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pools         []string               `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallsResponse) Reset() {
+	*x = FirewallsResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallsResponse) ProtoMessage() {}
+
+func (x *FirewallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallsResponse.ProtoReflect.Descriptor instead.
+func (*FirewallsResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *FirewallsResponse) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+type DeleteFirewallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	Pool          string                 `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteFirewallRequest) Reset() {
+	*x = DeleteFirewallRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteFirewallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteFirewallRequest) ProtoMessage() {}
+
+func (x *DeleteFirewallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteFirewallRequest.ProtoReflect.Descriptor instead.
+func (*DeleteFirewallRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DeleteFirewallRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *DeleteFirewallRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+type DeleteFirewallResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteFirewallResponse) Reset() {
+	*x = DeleteFirewallResponse{}
+	mi := &file_member_v1_member_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteFirewallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteFirewallResponse) ProtoMessage() {}
+
+func (x *DeleteFirewallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteFirewallResponse.ProtoReflect.Descriptor instead.
+func (*DeleteFirewallResponse) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{32}
+}
+
 type JoinRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	TokenId string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
@@ -1298,7 +1718,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[25]
+	mi := &file_member_v1_member_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1730,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[25]
+	mi := &file_member_v1_member_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1743,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{25}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1366,7 +1786,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[26]
+	mi := &file_member_v1_member_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1798,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[26]
+	mi := &file_member_v1_member_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1811,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{26}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1506,7 +1926,32 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\aconsole\x18\x01 \x01(\tR\aconsole\"d\n" +
 	"\x14EnsureNetworkRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x120\n" +
-	"\anetwork\x18\x02 \x01(\v2\x16.provisionr.v1.NetworkR\anetwork\"\x81\x01\n" +
+	"\anetwork\x18\x02 \x01(\v2\x16.provisionr.v1.NetworkR\anetwork\"\xe4\x01\n" +
+	"\x0fFirewallRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12!\n" +
+	"\fcluster_name\x18\x03 \x01(\tR\vclusterName\x12\x12\n" +
+	"\x04pool\x18\x04 \x01(\tR\x04pool\x120\n" +
+	"\anetwork\x18\x05 \x01(\v2\x16.provisionr.v1.NetworkR\anetwork\x12-\n" +
+	"\x05rules\x18\x06 \x03(\v2\x17.member.v1.FirewallRuleR\x05rules\"|\n" +
+	"\fFirewallRule\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x12\n" +
+	"\x04pool\x18\x05 \x01(\tR\x04pool\"\x18\n" +
+	"\x16EnsureFirewallResponse\",\n" +
+	"\x14PlanFirewallResponse\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\tR\x05lines\".\n" +
+	"\x10FirewallsRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\")\n" +
+	"\x11FirewallsResponse\x12\x14\n" +
+	"\x05pools\x18\x01 \x03(\tR\x05pools\"G\n" +
+	"\x15DeleteFirewallRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\"\x18\n" +
+	"\x16DeleteFirewallResponse\"\x81\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x10\n" +
@@ -1527,7 +1972,7 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\x06Status\x12\x18.member.v1.StatusRequest\x1a\x1b.provisionr.v1.MemberStatus\x12J\n" +
 	"\tAddServer\x12\x1b.member.v1.AddServerRequest\x1a .member.v1.ChangeServersResponse\x12P\n" +
 	"\fRemoveServer\x12\x1e.member.v1.RemoveServerRequest\x1a .member.v1.ChangeServersResponse\x12G\n" +
-	"\aRestore\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse(\x012\xd1\x03\n" +
+	"\aRestore\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse(\x012\x8e\x06\n" +
 	"\x0fProviderService\x125\n" +
 	"\x04List\x12\x16.member.v1.ListRequest\x1a\x13.member.v1.Instance0\x01\x127\n" +
 	"\x06Launch\x12\x18.member.v1.LaunchRequest\x1a\x13.member.v1.Instance\x12F\n" +
@@ -1535,7 +1980,11 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\aConsole\x12\x19.member.v1.ConsoleRequest\x1a\x1a.member.v1.ConsoleResponse\x12L\n" +
 	"\rEnsureNetwork\x12\x1f.member.v1.EnsureNetworkRequest\x1a\x1a.provisionr.v1.NetworkSpec\x12:\n" +
 	"\aResolve\x12\x19.member.v1.ResolveRequest\x1a\x14.provisionr.v1.Offer\x12:\n" +
-	"\x05Prune\x12\x17.member.v1.PruneRequest\x1a\x18.member.v1.PruneResponse2F\n" +
+	"\x05Prune\x12\x17.member.v1.PruneRequest\x1a\x18.member.v1.PruneResponse\x12O\n" +
+	"\x0eEnsureFirewall\x12\x1a.member.v1.FirewallRequest\x1a!.member.v1.EnsureFirewallResponse\x12K\n" +
+	"\fPlanFirewall\x12\x1a.member.v1.FirewallRequest\x1a\x1f.member.v1.PlanFirewallResponse\x12F\n" +
+	"\tFirewalls\x12\x1b.member.v1.FirewallsRequest\x1a\x1c.member.v1.FirewallsResponse\x12U\n" +
+	"\x0eDeleteFirewall\x12 .member.v1.DeleteFirewallRequest\x1a!.member.v1.DeleteFirewallResponse2F\n" +
 	"\vJoinService\x127\n" +
 	"\x04Join\x12\x16.member.v1.JoinRequest\x1a\x17.member.v1.JoinResponseB;Z9github.com/provisionr/provisionr/proto/member/v1;memberv1b\x06proto3"
 
@@ -1551,102 +2000,120 @@ func file_member_v1_member_proto_rawDescGZIP() []byte {
 	return file_member_v1_member_proto_rawDescData
 }
 
-var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_member_v1_member_proto_goTypes = []any{
-	(*ProposeRequest)(nil),        // 0: member.v1.ProposeRequest
-	(*ProposeResponse)(nil),       // 1: member.v1.ProposeResponse
-	(*Result)(nil),                // 2: member.v1.Result
-	(*ReadIndexRequest)(nil),      // 3: member.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),     // 4: member.v1.ReadIndexResponse
-	(*SessionsRequest)(nil),       // 5: member.v1.SessionsRequest
-	(*SessionsResponse)(nil),      // 6: member.v1.SessionsResponse
-	(*ExecRequest)(nil),           // 7: member.v1.ExecRequest
-	(*VerifyRequest)(nil),         // 8: member.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 9: member.v1.VerifyResponse
-	(*StatusRequest)(nil),         // 10: member.v1.StatusRequest
-	(*AddServerRequest)(nil),      // 11: member.v1.AddServerRequest
-	(*RemoveServerRequest)(nil),   // 12: member.v1.RemoveServerRequest
-	(*ChangeServersResponse)(nil), // 13: member.v1.ChangeServersResponse
-	(*ListRequest)(nil),           // 14: member.v1.ListRequest
-	(*Instance)(nil),              // 15: member.v1.Instance
-	(*ResolveRequest)(nil),        // 16: member.v1.ResolveRequest
-	(*PruneRequest)(nil),          // 17: member.v1.PruneRequest
-	(*PruneResponse)(nil),         // 18: member.v1.PruneResponse
-	(*LaunchRequest)(nil),         // 19: member.v1.LaunchRequest
-	(*TerminateRequest)(nil),      // 20: member.v1.TerminateRequest
-	(*TerminateResponse)(nil),     // 21: member.v1.TerminateResponse
-	(*ConsoleRequest)(nil),        // 22: member.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),       // 23: member.v1.ConsoleResponse
-	(*EnsureNetworkRequest)(nil),  // 24: member.v1.EnsureNetworkRequest
-	(*JoinRequest)(nil),           // 25: member.v1.JoinRequest
-	(*JoinResponse)(nil),          // 26: member.v1.JoinResponse
-	(*v1.Request)(nil),            // 27: raftlog.v1.Request
-	(*v11.Version)(nil),           // 28: provisionr.v1.Version
-	(*v11.ExecRequest)(nil),       // 29: provisionr.v1.ExecRequest
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*v11.Notice)(nil),            // 31: provisionr.v1.Notice
-	(*v11.Wish)(nil),              // 32: provisionr.v1.Wish
-	(*v11.LaunchRequest)(nil),     // 33: provisionr.v1.LaunchRequest
-	(*v11.Network)(nil),           // 34: provisionr.v1.Network
-	(*v11.Member)(nil),            // 35: provisionr.v1.Member
-	(*v11.SnapshotChunk)(nil),     // 36: provisionr.v1.SnapshotChunk
-	(*v11.ExecResponse)(nil),      // 37: provisionr.v1.ExecResponse
-	(*v11.MemberStatus)(nil),      // 38: provisionr.v1.MemberStatus
-	(*v11.WriteResponse)(nil),     // 39: provisionr.v1.WriteResponse
-	(*v11.NetworkSpec)(nil),       // 40: provisionr.v1.NetworkSpec
-	(*v11.Offer)(nil),             // 41: provisionr.v1.Offer
+	(*ProposeRequest)(nil),         // 0: member.v1.ProposeRequest
+	(*ProposeResponse)(nil),        // 1: member.v1.ProposeResponse
+	(*Result)(nil),                 // 2: member.v1.Result
+	(*ReadIndexRequest)(nil),       // 3: member.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),      // 4: member.v1.ReadIndexResponse
+	(*SessionsRequest)(nil),        // 5: member.v1.SessionsRequest
+	(*SessionsResponse)(nil),       // 6: member.v1.SessionsResponse
+	(*ExecRequest)(nil),            // 7: member.v1.ExecRequest
+	(*VerifyRequest)(nil),          // 8: member.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 9: member.v1.VerifyResponse
+	(*StatusRequest)(nil),          // 10: member.v1.StatusRequest
+	(*AddServerRequest)(nil),       // 11: member.v1.AddServerRequest
+	(*RemoveServerRequest)(nil),    // 12: member.v1.RemoveServerRequest
+	(*ChangeServersResponse)(nil),  // 13: member.v1.ChangeServersResponse
+	(*ListRequest)(nil),            // 14: member.v1.ListRequest
+	(*Instance)(nil),               // 15: member.v1.Instance
+	(*ResolveRequest)(nil),         // 16: member.v1.ResolveRequest
+	(*PruneRequest)(nil),           // 17: member.v1.PruneRequest
+	(*PruneResponse)(nil),          // 18: member.v1.PruneResponse
+	(*LaunchRequest)(nil),          // 19: member.v1.LaunchRequest
+	(*TerminateRequest)(nil),       // 20: member.v1.TerminateRequest
+	(*TerminateResponse)(nil),      // 21: member.v1.TerminateResponse
+	(*ConsoleRequest)(nil),         // 22: member.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),        // 23: member.v1.ConsoleResponse
+	(*EnsureNetworkRequest)(nil),   // 24: member.v1.EnsureNetworkRequest
+	(*FirewallRequest)(nil),        // 25: member.v1.FirewallRequest
+	(*FirewallRule)(nil),           // 26: member.v1.FirewallRule
+	(*EnsureFirewallResponse)(nil), // 27: member.v1.EnsureFirewallResponse
+	(*PlanFirewallResponse)(nil),   // 28: member.v1.PlanFirewallResponse
+	(*FirewallsRequest)(nil),       // 29: member.v1.FirewallsRequest
+	(*FirewallsResponse)(nil),      // 30: member.v1.FirewallsResponse
+	(*DeleteFirewallRequest)(nil),  // 31: member.v1.DeleteFirewallRequest
+	(*DeleteFirewallResponse)(nil), // 32: member.v1.DeleteFirewallResponse
+	(*JoinRequest)(nil),            // 33: member.v1.JoinRequest
+	(*JoinResponse)(nil),           // 34: member.v1.JoinResponse
+	(*v1.Request)(nil),             // 35: raftlog.v1.Request
+	(*v11.Version)(nil),            // 36: provisionr.v1.Version
+	(*v11.ExecRequest)(nil),        // 37: provisionr.v1.ExecRequest
+	(*durationpb.Duration)(nil),    // 38: google.protobuf.Duration
+	(*v11.Notice)(nil),             // 39: provisionr.v1.Notice
+	(*v11.Wish)(nil),               // 40: provisionr.v1.Wish
+	(*v11.LaunchRequest)(nil),      // 41: provisionr.v1.LaunchRequest
+	(*v11.Network)(nil),            // 42: provisionr.v1.Network
+	(*v11.Member)(nil),             // 43: provisionr.v1.Member
+	(*v11.SnapshotChunk)(nil),      // 44: provisionr.v1.SnapshotChunk
+	(*v11.ExecResponse)(nil),       // 45: provisionr.v1.ExecResponse
+	(*v11.MemberStatus)(nil),       // 46: provisionr.v1.MemberStatus
+	(*v11.WriteResponse)(nil),      // 47: provisionr.v1.WriteResponse
+	(*v11.NetworkSpec)(nil),        // 48: provisionr.v1.NetworkSpec
+	(*v11.Offer)(nil),              // 49: provisionr.v1.Offer
 }
 var file_member_v1_member_proto_depIdxs = []int32{
-	27, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
+	35, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
 	2,  // 1: member.v1.ProposeResponse.results:type_name -> member.v1.Result
-	28, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
-	29, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
-	30, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	31, // 5: member.v1.Instance.notice:type_name -> provisionr.v1.Notice
-	32, // 6: member.v1.ResolveRequest.wish:type_name -> provisionr.v1.Wish
-	33, // 7: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
-	34, // 8: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
-	35, // 9: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
-	35, // 10: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
-	0,  // 11: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
-	3,  // 12: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
-	5,  // 13: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
-	7,  // 14: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
-	8,  // 15: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
-	10, // 16: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
-	11, // 17: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
-	12, // 18: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
-	36, // 19: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
-	14, // 20: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
-	19, // 21: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
-	20, // 22: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
-	22, // 23: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
-	24, // 24: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
-	16, // 25: member.v1.ProviderService.Resolve:input_type -> member.v1.ResolveRequest
-	17, // 26: member.v1.ProviderService.Prune:input_type -> member.v1.PruneRequest
-	25, // 27: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
-	1,  // 28: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
-	4,  // 29: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
-	6,  // 30: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
-	37, // 31: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
-	9,  // 32: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
-	38, // 33: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
-	13, // 34: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
-	13, // 35: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
-	39, // 36: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
-	15, // 37: member.v1.ProviderService.List:output_type -> member.v1.Instance
-	15, // 38: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
-	21, // 39: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
-	23, // 40: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
-	40, // 41: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
-	41, // 42: member.v1.ProviderService.Resolve:output_type -> provisionr.v1.Offer
-	18, // 43: member.v1.ProviderService.Prune:output_type -> member.v1.PruneResponse
-	26, // 44: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
-	28, // [28:45] is the sub-list for method output_type
-	11, // [11:28] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	36, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
+	37, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
+	38, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	39, // 5: member.v1.Instance.notice:type_name -> provisionr.v1.Notice
+	40, // 6: member.v1.ResolveRequest.wish:type_name -> provisionr.v1.Wish
+	41, // 7: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
+	42, // 8: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
+	42, // 9: member.v1.FirewallRequest.network:type_name -> provisionr.v1.Network
+	26, // 10: member.v1.FirewallRequest.rules:type_name -> member.v1.FirewallRule
+	43, // 11: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
+	43, // 12: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
+	0,  // 13: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
+	3,  // 14: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
+	5,  // 15: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
+	7,  // 16: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
+	8,  // 17: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
+	10, // 18: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
+	11, // 19: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
+	12, // 20: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
+	44, // 21: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
+	14, // 22: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
+	19, // 23: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
+	20, // 24: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
+	22, // 25: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
+	24, // 26: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
+	16, // 27: member.v1.ProviderService.Resolve:input_type -> member.v1.ResolveRequest
+	17, // 28: member.v1.ProviderService.Prune:input_type -> member.v1.PruneRequest
+	25, // 29: member.v1.ProviderService.EnsureFirewall:input_type -> member.v1.FirewallRequest
+	25, // 30: member.v1.ProviderService.PlanFirewall:input_type -> member.v1.FirewallRequest
+	29, // 31: member.v1.ProviderService.Firewalls:input_type -> member.v1.FirewallsRequest
+	31, // 32: member.v1.ProviderService.DeleteFirewall:input_type -> member.v1.DeleteFirewallRequest
+	33, // 33: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
+	1,  // 34: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
+	4,  // 35: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
+	6,  // 36: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
+	45, // 37: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
+	9,  // 38: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
+	46, // 39: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
+	13, // 40: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
+	13, // 41: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
+	47, // 42: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
+	15, // 43: member.v1.ProviderService.List:output_type -> member.v1.Instance
+	15, // 44: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
+	21, // 45: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
+	23, // 46: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
+	48, // 47: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
+	49, // 48: member.v1.ProviderService.Resolve:output_type -> provisionr.v1.Offer
+	18, // 49: member.v1.ProviderService.Prune:output_type -> member.v1.PruneResponse
+	27, // 50: member.v1.ProviderService.EnsureFirewall:output_type -> member.v1.EnsureFirewallResponse
+	28, // 51: member.v1.ProviderService.PlanFirewall:output_type -> member.v1.PlanFirewallResponse
+	30, // 52: member.v1.ProviderService.Firewalls:output_type -> member.v1.FirewallsResponse
+	32, // 53: member.v1.ProviderService.DeleteFirewall:output_type -> member.v1.DeleteFirewallResponse
+	34, // 54: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
+	34, // [34:55] is the sub-list for method output_type
+	13, // [13:34] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_member_v1_member_proto_init() }
@@ -1660,7 +2127,7 @@ func file_member_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_member_v1_member_proto_rawDesc), len(file_member_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

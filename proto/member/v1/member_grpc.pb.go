@@ -445,13 +445,17 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	ProviderService_List_FullMethodName          = "/member.v1.ProviderService/List"
-	ProviderService_Launch_FullMethodName        = "/member.v1.ProviderService/Launch"
-	ProviderService_Terminate_FullMethodName     = "/member.v1.ProviderService/Terminate"
-	ProviderService_Console_FullMethodName       = "/member.v1.ProviderService/Console"
-	ProviderService_EnsureNetwork_FullMethodName = "/member.v1.ProviderService/EnsureNetwork"
-	ProviderService_Resolve_FullMethodName       = "/member.v1.ProviderService/Resolve"
-	ProviderService_Prune_FullMethodName         = "/member.v1.ProviderService/Prune"
+	ProviderService_List_FullMethodName           = "/member.v1.ProviderService/List"
+	ProviderService_Launch_FullMethodName         = "/member.v1.ProviderService/Launch"
+	ProviderService_Terminate_FullMethodName      = "/member.v1.ProviderService/Terminate"
+	ProviderService_Console_FullMethodName        = "/member.v1.ProviderService/Console"
+	ProviderService_EnsureNetwork_FullMethodName  = "/member.v1.ProviderService/EnsureNetwork"
+	ProviderService_Resolve_FullMethodName        = "/member.v1.ProviderService/Resolve"
+	ProviderService_Prune_FullMethodName          = "/member.v1.ProviderService/Prune"
+	ProviderService_EnsureFirewall_FullMethodName = "/member.v1.ProviderService/EnsureFirewall"
+	ProviderService_PlanFirewall_FullMethodName   = "/member.v1.ProviderService/PlanFirewall"
+	ProviderService_Firewalls_FullMethodName      = "/member.v1.ProviderService/Firewalls"
+	ProviderService_DeleteFirewall_FullMethodName = "/member.v1.ProviderService/DeleteFirewall"
 )
 
 // ProviderServiceClient is the client API for ProviderService service.
@@ -467,6 +471,10 @@ type ProviderServiceClient interface {
 	EnsureNetwork(ctx context.Context, in *EnsureNetworkRequest, opts ...grpc.CallOption) (*v1.NetworkSpec, error)
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*v1.Offer, error)
 	Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error)
+	EnsureFirewall(ctx context.Context, in *FirewallRequest, opts ...grpc.CallOption) (*EnsureFirewallResponse, error)
+	PlanFirewall(ctx context.Context, in *FirewallRequest, opts ...grpc.CallOption) (*PlanFirewallResponse, error)
+	Firewalls(ctx context.Context, in *FirewallsRequest, opts ...grpc.CallOption) (*FirewallsResponse, error)
+	DeleteFirewall(ctx context.Context, in *DeleteFirewallRequest, opts ...grpc.CallOption) (*DeleteFirewallResponse, error)
 }
 
 type providerServiceClient struct {
@@ -556,6 +564,46 @@ func (c *providerServiceClient) Prune(ctx context.Context, in *PruneRequest, opt
 	return out, nil
 }
 
+func (c *providerServiceClient) EnsureFirewall(ctx context.Context, in *FirewallRequest, opts ...grpc.CallOption) (*EnsureFirewallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnsureFirewallResponse)
+	err := c.cc.Invoke(ctx, ProviderService_EnsureFirewall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *providerServiceClient) PlanFirewall(ctx context.Context, in *FirewallRequest, opts ...grpc.CallOption) (*PlanFirewallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanFirewallResponse)
+	err := c.cc.Invoke(ctx, ProviderService_PlanFirewall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *providerServiceClient) Firewalls(ctx context.Context, in *FirewallsRequest, opts ...grpc.CallOption) (*FirewallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FirewallsResponse)
+	err := c.cc.Invoke(ctx, ProviderService_Firewalls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *providerServiceClient) DeleteFirewall(ctx context.Context, in *DeleteFirewallRequest, opts ...grpc.CallOption) (*DeleteFirewallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteFirewallResponse)
+	err := c.cc.Invoke(ctx, ProviderService_DeleteFirewall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ProviderServiceServer is the server API for ProviderService service.
 // All implementations must embed UnimplementedProviderServiceServer
 // for forward compatibility.
@@ -569,6 +617,10 @@ type ProviderServiceServer interface {
 	EnsureNetwork(context.Context, *EnsureNetworkRequest) (*v1.NetworkSpec, error)
 	Resolve(context.Context, *ResolveRequest) (*v1.Offer, error)
 	Prune(context.Context, *PruneRequest) (*PruneResponse, error)
+	EnsureFirewall(context.Context, *FirewallRequest) (*EnsureFirewallResponse, error)
+	PlanFirewall(context.Context, *FirewallRequest) (*PlanFirewallResponse, error)
+	Firewalls(context.Context, *FirewallsRequest) (*FirewallsResponse, error)
+	DeleteFirewall(context.Context, *DeleteFirewallRequest) (*DeleteFirewallResponse, error)
 	mustEmbedUnimplementedProviderServiceServer()
 }
 
@@ -599,6 +651,18 @@ func (UnimplementedProviderServiceServer) Resolve(context.Context, *ResolveReque
 }
 func (UnimplementedProviderServiceServer) Prune(context.Context, *PruneRequest) (*PruneResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
+}
+func (UnimplementedProviderServiceServer) EnsureFirewall(context.Context, *FirewallRequest) (*EnsureFirewallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnsureFirewall not implemented")
+}
+func (UnimplementedProviderServiceServer) PlanFirewall(context.Context, *FirewallRequest) (*PlanFirewallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanFirewall not implemented")
+}
+func (UnimplementedProviderServiceServer) Firewalls(context.Context, *FirewallsRequest) (*FirewallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Firewalls not implemented")
+}
+func (UnimplementedProviderServiceServer) DeleteFirewall(context.Context, *DeleteFirewallRequest) (*DeleteFirewallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteFirewall not implemented")
 }
 func (UnimplementedProviderServiceServer) mustEmbedUnimplementedProviderServiceServer() {}
 func (UnimplementedProviderServiceServer) testEmbeddedByValue()                         {}
@@ -740,6 +804,78 @@ func _ProviderService_Prune_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProviderService_EnsureFirewall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FirewallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).EnsureFirewall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_EnsureFirewall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).EnsureFirewall(ctx, req.(*FirewallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProviderService_PlanFirewall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FirewallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).PlanFirewall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_PlanFirewall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).PlanFirewall(ctx, req.(*FirewallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProviderService_Firewalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FirewallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).Firewalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_Firewalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).Firewalls(ctx, req.(*FirewallsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProviderService_DeleteFirewall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteFirewallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).DeleteFirewall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_DeleteFirewall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).DeleteFirewall(ctx, req.(*DeleteFirewallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ProviderService_ServiceDesc is the grpc.ServiceDesc for ProviderService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -770,6 +906,22 @@ var ProviderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Prune",
 			Handler:    _ProviderService_Prune_Handler,
+		},
+		{
+			MethodName: "EnsureFirewall",
+			Handler:    _ProviderService_EnsureFirewall_Handler,
+		},
+		{
+			MethodName: "PlanFirewall",
+			Handler:    _ProviderService_PlanFirewall_Handler,
+		},
+		{
+			MethodName: "Firewalls",
+			Handler:    _ProviderService_Firewalls_Handler,
+		},
+		{
+			MethodName: "DeleteFirewall",
+			Handler:    _ProviderService_DeleteFirewall_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

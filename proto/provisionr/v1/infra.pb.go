@@ -819,11 +819,13 @@ func (*StaticProvider) Descriptor() ([]byte, []int) {
 
 // Network is a routing domain: addresses are unique within it.
 type Network struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ApiVersion    string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	Metadata      *Metadata              `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *NetworkSpec           `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ApiVersion string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	Kind       string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Metadata   *Metadata              `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec       *NetworkSpec           `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Written is spec as the user wrote it, before the provider completed it; absent where that is not known. Output only.
+	Written       *NetworkSpec `protobuf:"bytes,5,opt,name=written,proto3" json:"written,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -882,6 +884,13 @@ func (x *Network) GetMetadata() *Metadata {
 func (x *Network) GetSpec() *NetworkSpec {
 	if x != nil {
 		return x.Spec
+	}
+	return nil
+}
+
+func (x *Network) GetWritten() *NetworkSpec {
+	if x != nil {
+		return x.Written
 	}
 	return nil
 }
@@ -1419,7 +1428,7 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\n" +
 	"fault_rate\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\tfaultRate\x12A\n" +
 	"\x10reclaim_per_hour\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ereclaimPerHour\"\x10\n" +
-	"\x0eStaticProvider\"\xd9\x01\n" +
+	"\x0eStaticProvider\"\x8f\x02\n" +
 	"\aNetwork\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -1427,7 +1436,8 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tB\x0e\xbaH\vr\t\n" +
 	"\aNetworkR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x126\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xc8\x02\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x124\n" +
+	"\awritten\x18\x05 \x01(\v2\x1a.provisionr.v1.NetworkSpecR\awritten\"\xc8\x02\n" +
 	"\vNetworkSpec\x12\x1f\n" +
 	"\x04cidr\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xe8\x01\x01R\x04cidr\x12#\n" +
 	"\bprovider\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\bprovider\x121\n" +
@@ -1525,16 +1535,17 @@ var file_provisionr_v1_infra_proto_depIdxs = []int32{
 	18, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
 	17, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
 	11, // 18: provisionr.v1.Network.spec:type_name -> provisionr.v1.NetworkSpec
-	17, // 19: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
-	13, // 20: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
-	14, // 21: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
-	17, // 22: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
-	17, // 23: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	11, // 19: provisionr.v1.Network.written:type_name -> provisionr.v1.NetworkSpec
+	17, // 20: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
+	13, // 21: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
+	14, // 22: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
+	17, // 23: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
+	17, // 24: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_infra_proto_init() }
