@@ -132,6 +132,8 @@ type Capabilities struct {
 	ManagedAddresses bool
 	// Adopted providers launch nothing: a person has their machines join, whenever that is.
 	Adopted bool
+	// Grouped says that a host-bound provider has FirewallGroups, for those who reach it through its owner.
+	Grouped bool
 	// ListPage is how many instances one call of the provider's API lists. Zero: listing costs nothing.
 	ListPage int
 }

@@ -1,15 +1,14 @@
 package providertest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,18 +18,8 @@ import (
 	"github.com/provisionr/provisionr/server/provider"
 )
 
-// Config of a run of the suite.
-type Config struct {
-	// New returns a provider for a cluster, made anew as after a restart: all of one cluster see the same machines.
-	// Required.
-	New func(t *testing.T, cluster string) provider.Provider
-	// Network of the machines. Default: 10.88.0.0/24, managed.
-	Network *provisionrv1.Network
-	// Prepare completes a launch request whose machine, cluster, slot and address are set. Optional.
-	Prepare func(*provider.LaunchRequest)
-	// Timeout bounds how long the provider may take until a call's effect shows in a list. Default: 60s.
-	Timeout time.Duration
-}
+// pool that the suite's machines belong to.
+const pool = "pt"
 
 // run is one run with a cluster of its own, so that runs beside each other or after a failure do not meet.
 type run struct {
@@ -39,7 +28,58 @@ type run struct {
 	made    int
 }
 
-// Run checks the contract of provider.Provider. It launches four machines at most at a time and leaves none.
+// test is one case: what it needs, and what it does with a provider made anew.
+type test struct {
+	name Case
+	// possible says that all controls are there.
+	possible bool
+	f        func(*testing.T, provider.Provider)
+}
+
+func (r *run) tests() []test {
+	c := &r.Cloud
+	firewall := c.Rules != nil && c.AddRule != nil
+	return []test{
+		{Capabilities, true, r.capabilities},
+		{Network, true, r.network},
+		{AbsentIsSuccess, true, r.absent},
+		{Cancelled, true, r.cancelled},
+		{UserDataLimit, true, r.userDataLimit},
+		{ResolveHardware, true, r.resolveHardware},
+		{ResolveType, true, r.resolveType},
+		{ResolveSpot, true, r.resolveSpot},
+		{ResolveTypos, len(r.Typos) > 0, r.resolveTypos},
+		{ResolveQuota, c.Quota != nil, r.resolveQuota},
+		{Life, true, r.life},
+		{ConcurrentLaunch, true, r.concurrent},
+		{CutOffLaunch, true, r.cutOff},
+		{TagIsolation, true, r.isolation},
+		{LateLaunch, true, r.lateLaunch},
+		{PruneKeeps, true, r.pruneKeeps},
+		{SendsChoice, c.Sent != nil, r.sendsChoice},
+		{LostLaunch, c.LoseResponse != nil, r.lostLaunch},
+		{LostTerminate, c.LoseResponse != nil, r.lostTerminate},
+		{CancelAtEachCall, c.Watch != nil, r.cancelAtEachCall},
+		{FailAtEachCall, c.Fail != nil, r.failAtEachCall},
+		{PartialBatch, c.Capacity != nil, r.partialBatch},
+		{QuotaTyped, c.Quota != nil, r.quotaTyped},
+		{Throttling, c.Throttle != nil && c.Calls != nil, r.throttling},
+		{Pagination, c.Fill != nil, r.pagination},
+		{BrokenList, c.Fill != nil && c.Fail != nil, r.brokenList},
+		{OrphanSweep, c.Leftover != nil, r.orphanSweep},
+		{DuplicatesPruned, c.Duplicate != nil, r.duplicates},
+		{NoCallUnlimited, c.Calls != nil && c.Limited != nil, r.noCallUnlimited},
+		{MissingCredentials, c.NoCredentials != nil, r.missingCredentials},
+		{RefusedCredentials, c.WrongCredentials != nil, r.refusedCredentials},
+		{FirewallConverges, firewall, r.firewallConverges},
+		{FirewallPlan, firewall, r.firewallPlan},
+		{FirewallDelete, firewall, r.firewallDelete},
+		{FirewallLost, firewall && c.LoseResponse != nil, r.firewallLost},
+	}
+}
+
+// Run checks the contract of provider.Provider. It launches five machines at most at a time, beside those of
+// Controls.Fill, and leaves nothing.
 func Run(t *testing.T, c Config) {
 	if c.Network == nil {
 		c.Network = &provisionrv1.Network{
@@ -47,31 +87,30 @@ func Run(t *testing.T, c Config) {
 			Spec:     &provisionrv1.NetworkSpec{Cidr: "10.88.0.0/24", Provider: "local", Managed: true},
 		}
 	}
-	c.Timeout = cmp.Or(c.Timeout, time.Minute)
+	c.Timeout, c.Many = cmp.Or(c.Timeout, time.Minute), cmp.Or(c.Many, 1000)
 	r := &run{Config: c, cluster: "t" + random(7)}
-	for _, test := range []struct {
-		name string
-		f    func(*testing.T, provider.Provider)
-	}{
-		{"Capabilities", r.capabilities},
-		{"Network", r.network},
-		{"AbsentIsSuccess", r.absent},
-		{"Cancelled", r.cancelled},
-		{"UserDataLimit", r.userDataLimit},
-		{"Life", r.life},
-		{"ConcurrentLaunch", r.concurrent},
-		{"LostResponse", r.lostResponse},
-		{"TagIsolation", r.isolation},
-	} {
-		if !t.Run(test.name, func(t *testing.T) {
+	tests := r.tests()
+	without := maps.Clone(c.Without)
+	for _, test := range tests {
+		if reason, excepted := without[test.name]; excepted {
+			t.Logf("without %s: %s", test.name, reason)
+			delete(without, test.name)
+			continue
+		}
+		ok := t.Run(string(test.name), func(t *testing.T) {
+			if !test.possible {
+				t.Fatal("a control that the case needs is missing, and Config.Without does not say why")
+			}
 			p := c.New(t, r.cluster)
 			test.f(t, p)
-			if left := r.list(t, p); len(left) > 0 {
-				t.Errorf("the test left machines: %v", left)
-			}
-		}) {
+			r.until(t, p, "the test left nothing", func(all map[string]provider.Instance) bool { return len(all) == 0 })
+		})
+		if !ok {
 			return
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(without)) {
+		t.Errorf("Config.Without names %s, which is no case", name)
 	}
 }
 
@@ -81,20 +120,58 @@ func random(n int) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b))[:n]
 }
 
-// request returns a new machine's request, whose machine is terminated at the end of the test whatever happens.
-func (r *run) request(t *testing.T, p provider.Provider) provider.LaunchRequest {
+// networkOf returns the network, completed by the provider.
+func (r *run) networkOf(t *testing.T, p provider.Provider) *provisionrv1.Network {
 	t.Helper()
-	spec, err := p.EnsureNetwork(t.Context(), proto.CloneOf(r.Network))
+	n := proto.CloneOf(r.Network)
+	spec, err := p.EnsureNetwork(t.Context(), proto.CloneOf(n))
 	if err != nil {
 		t.Fatalf("EnsureNetwork: %v", err)
 	}
+	n.Spec = spec
+	return n
+}
+
+// wish returns the wish for count machines.
+func (r *run) wish(t *testing.T, p provider.Provider, count uint32) *provisionrv1.Wish {
+	t.Helper()
+	w := proto.CloneOf(r.Wish)
+	if w == nil {
+		w = &provisionrv1.Wish{}
+	}
+	if w.Os == nil {
+		w.Os = &provisionrv1.OperatingSystem{Distribution: "debian", Release: "12"}
+	}
+	w.ClusterId, w.Pool, w.Network, w.Count = r.cluster, pool, r.networkOf(t, p), count
+	return w
+}
+
+func (r *run) resolve(t *testing.T, p provider.Provider, w *provisionrv1.Wish) []*provisionrv1.Choice {
+	t.Helper()
+	offer, err := p.Resolve(t.Context(), w)
+	if err != nil {
+		t.Fatalf("Resolve: %v", err)
+	}
+	if len(offer.GetChoices()) == 0 {
+		t.Fatal("Resolve offered no choice and no error")
+	}
+	return offer.GetChoices()
+}
+
+// request returns a new machine's request, whose machine is terminated at the end of the test whatever happens.
+func (r *run) request(t *testing.T, p provider.Provider) provider.LaunchRequest {
+	t.Helper()
+	w := r.wish(t, p, 1)
+	spec := w.GetNetwork().GetSpec()
 	r.made++
-	slot := fmt.Sprintf("pt-%d", r.made)
+	slot := fmt.Sprintf("%s-%d", pool, r.made)
 	request := provider.LaunchRequest{
 		Request: &provisionrv1.LaunchRequest{
-			MachineId: "m-" + random(16), ClusterId: r.cluster, ClusterName: r.cluster, Attempt: 1, Pool: "pt", Slot: slot,
-			Fqdn: slot + ".provisionr.internal", Os: &provisionrv1.OperatingSystem{Distribution: "debian", Release: "12"},
+			MachineId: "m-" + random(16), ClusterId: r.cluster, ClusterName: r.cluster, Attempt: 1, Pool: pool, Slot: slot,
+			Fqdn: slot + ".provisionr.internal", Os: w.GetOs(), Hardware: w.GetHardware(), Image: w.GetImage(),
+			Placement: w.GetPlacement(), Spot: w.GetSpot(), Choice: r.resolve(t, p, w)[0],
 			Network: r.Network.GetMetadata().GetName(), Gateway: spec.GetGateway(), DnsServers: spec.GetDnsServers(), HttpProxy: spec.GetHttpProxy(),
+			Labels: map[string]string{"team": "suite"},
 		},
 		UserData: []byte("#cloud-config\n{}\n"),
 	}
@@ -104,26 +181,44 @@ func (r *run) request(t *testing.T, p provider.Provider) provider.LaunchRequest 
 	if r.Prepare != nil {
 		r.Prepare(&request)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), r.Timeout)
-		defer cancel()
-		if err := p.Terminate(ctx, request.Request.GetMachineId(), ""); err != nil {
-			t.Errorf("Terminate at the end: %v", err)
-		}
-	})
+	r.removeAtEnd(t, p, request.Request.GetMachineId())
 	return request
 }
 
-func (r *run) list(t *testing.T, p provider.Provider) map[string]provider.Instance {
+// removeAtEnd terminates the machine at the end of the test.
+func (r *run) removeAtEnd(t *testing.T, p provider.Provider, machineID string) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), r.Timeout)
+		defer cancel()
+		if err := p.Terminate(ctx, machineID, ""); err != nil {
+			t.Errorf("Terminate at the end: %v", err)
+		}
+	})
+}
+
+// instances lists all instances that are not gone.
+func (r *run) instances(t *testing.T, p provider.Provider) []provider.Instance {
 	t.Helper()
-	all := map[string]provider.Instance{}
+	var all []provider.Instance
 	for i, err := range p.List(t.Context()) {
 		if err != nil {
 			t.Fatalf("List: %v", err)
 		}
-		if i.State == provider.Gone {
-			continue
+		if i.MachineID == "" {
+			t.Fatalf("List yielded an instance without a machine id: %+v", i)
 		}
+		if i.State != provider.Gone {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// list is instances by machine id, of which there are no duplicates.
+func (r *run) list(t *testing.T, p provider.Provider) map[string]provider.Instance {
+	t.Helper()
+	all := map[string]provider.Instance{}
+	for _, i := range r.instances(t, p) {
 		if before, twice := all[i.MachineID]; twice {
 			t.Fatalf("machine %s exists twice: %v and %v", i.MachineID, before, i)
 		}
@@ -132,29 +227,54 @@ func (r *run) list(t *testing.T, p provider.Provider) map[string]provider.Instan
 	return all
 }
 
-// until polls the list, whose lag is the provider's own, until it satisfies done.
-func (r *run) until(t *testing.T, p provider.Provider, what string, done func(map[string]provider.Instance) bool) {
+// poll bounds the time between two lists.
+const poll = 200 * time.Millisecond
+
+// eventually polls, ever slower, until done; the lag of lists is the provider's own.
+func (r *run) eventually(t *testing.T, what string, done func() (ok bool, found any)) {
 	t.Helper()
-	deadline := time.Now().Add(r.Timeout)
+	deadline, wait := time.Now().Add(r.Timeout), 2*time.Millisecond
 	for {
-		all := r.list(t, p)
-		if done(all) {
+		ok, found := done()
+		if ok {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no list within %s showed that %s; the last one: %v", r.Timeout, what, all)
+			t.Fatalf("nothing within %s showed that %s; the last was: %v", r.Timeout, what, found)
 		}
 		select {
 		case <-t.Context().Done():
 			t.Fatal(t.Context().Err())
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(wait):
 		}
+		wait = min(2*wait, poll)
 	}
+}
+
+func (r *run) until(t *testing.T, p provider.Provider, what string, done func(map[string]provider.Instance) bool) {
+	t.Helper()
+	r.eventually(t, what, func() (bool, any) {
+		all := r.list(t, p)
+		return done(all), all
+	})
+}
+
+// only waits until a list has exactly these machines.
+func (r *run) only(t *testing.T, p provider.Provider, instances ...provider.Instance) {
+	t.Helper()
+	r.until(t, p, fmt.Sprintf("there is just %v", instances), func(all map[string]provider.Instance) bool {
+		for _, i := range instances {
+			if all[i.MachineID].ProviderID != i.ProviderID {
+				return false
+			}
+		}
+		return len(all) == len(instances)
+	})
 }
 
 func (r *run) launch(t *testing.T, p provider.Provider, request provider.LaunchRequest) provider.Instance {
 	t.Helper()
-	i, err := p.Launch(t.Context(), request)
+	i, err := p.Launch(t.Context(), clone(request))
 	if err != nil {
 		t.Fatalf("Launch: %v", err)
 	}
@@ -162,6 +282,18 @@ func (r *run) launch(t *testing.T, p provider.Provider, request provider.LaunchR
 		t.Fatalf("Launch of %s returned %+v", request.Request.GetMachineId(), i)
 	}
 	return i
+}
+
+// once launches a machine and terminates it after it has been listed: before, it might still turn up in a later list.
+func (r *run) once(t *testing.T, p provider.Provider, request provider.LaunchRequest) {
+	t.Helper()
+	i := r.launch(t, p, request)
+	r.only(t, p, i)
+	r.terminate(t, p, i)
+}
+
+func clone(r provider.LaunchRequest) provider.LaunchRequest {
+	return provider.LaunchRequest{Request: proto.CloneOf(r.Request), UserData: slices.Clone(r.UserData)}
 }
 
 func (r *run) terminate(t *testing.T, p provider.Provider, i provider.Instance) {
@@ -175,150 +307,12 @@ func (r *run) terminate(t *testing.T, p provider.Provider, i provider.Instance) 
 	})
 }
 
-func (r *run) capabilities(t *testing.T, p provider.Provider) {
-	if a, b := p.Capabilities(), p.Capabilities(); a != b || a.UserDataLimit < 8<<10 || a.SettleWindow < 0 {
-		t.Errorf("capabilities %+v, then %+v", a, b)
+// wants fails the test unless err is of the kind.
+func wants(t *testing.T, what string, err error, kind provider.Kind) bool {
+	t.Helper()
+	if err == nil || provider.KindOf(err) != kind {
+		t.Errorf("%s: %v (%q), want %s", what, err, provider.KindOf(err), kind)
+		return false
 	}
-}
-
-func (r *run) network(t *testing.T, p provider.Provider) {
-	first, err := p.EnsureNetwork(t.Context(), proto.CloneOf(r.Network))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first.GetCidr() != r.Network.GetSpec().GetCidr() {
-		t.Errorf("the range became %s", first.GetCidr())
-	}
-	completed := proto.CloneOf(r.Network)
-	completed.Spec = first
-	second, err := p.EnsureNetwork(t.Context(), completed)
-	if err != nil || !proto.Equal(first, second) {
-		t.Errorf("the second call gave %v, %v, the first %v", second, err, first)
-	}
-}
-
-func (r *run) absent(t *testing.T, p provider.Provider) {
-	id := "m-" + random(16)
-	for range 2 {
-		if err := p.Terminate(t.Context(), id, ""); err != nil {
-			t.Errorf("Terminate of an absent machine: %v", err)
-		}
-	}
-	if _, err := p.Console(t.Context(), id, ""); provider.KindOf(err) != provider.NotFound {
-		t.Errorf("Console of an absent machine: %v, want not found", err)
-	}
-}
-
-func (r *run) cancelled(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.Launch(ctx, request); err == nil {
-		t.Error("Launch with a cancelled context succeeded")
-	} else if kind := provider.KindOf(err); kind != provider.Unknown {
-		t.Errorf("Launch with a cancelled context is %s: nothing is known of its outcome", kind)
-	}
-	complete := true
-	for _, err := range p.List(ctx) {
-		if err != nil {
-			complete = false
-		}
-	}
-	if complete {
-		t.Error("List with a cancelled context looks complete")
-	}
-	if err := p.Terminate(t.Context(), request.Request.GetMachineId(), ""); err != nil {
-		t.Error(err)
-	}
-}
-
-func (r *run) userDataLimit(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	request.UserData = append([]byte("#cloud-config\n#"), bytes.Repeat([]byte("x"), p.Capabilities().UserDataLimit)...)
-	if _, err := p.Launch(t.Context(), request); provider.KindOf(err) != provider.Invalid {
-		t.Errorf("Launch with too much user-data: %v, want invalid", err)
-	}
-}
-
-// life is one machine from launch to end, with everything repeated and with a provider that was restarted.
-func (r *run) life(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	first := r.launch(t, p, request)
-	r.until(t, p, "the machine is there", func(all map[string]provider.Instance) bool {
-		return all[first.MachineID].ProviderID == first.ProviderID
-	})
-	if again := r.launch(t, p, request); again.ProviderID != first.ProviderID {
-		t.Errorf("a second launch made another machine: %v and %v", first, again)
-	}
-	restarted := r.New(t, r.cluster)
-	if adopted := r.launch(t, restarted, request); adopted.ProviderID != first.ProviderID {
-		t.Errorf("a restarted provider made another machine: %v and %v", first, adopted)
-	}
-	for range 3 {
-		if all := r.list(t, restarted); len(all) != 1 || all[first.MachineID].ProviderID != first.ProviderID {
-			t.Errorf("lists differ without a change: %v", all)
-		}
-	}
-	if address := request.Request.GetAddress(); address != "" {
-		if got := r.list(t, p)[first.MachineID].Address; got.IsValid() && got.String() != address {
-			t.Errorf("the machine has address %s instead of %s", got, address)
-		}
-	}
-	if text, err := p.Console(t.Context(), first.MachineID, first.ProviderID); err != nil || len(text) > 64<<10 {
-		t.Errorf("Console: %d bytes, %v", len(text), err)
-	}
-	r.terminate(t, restarted, first)
-	if err := p.Terminate(t.Context(), first.MachineID, first.ProviderID); err != nil {
-		t.Errorf("a second Terminate: %v", err)
-	}
-}
-
-func (r *run) concurrent(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	const calls = 4
-	ids := make([]string, calls)
-	var wait sync.WaitGroup
-	for n := range calls {
-		wait.Go(func() {
-			i, err := p.Launch(t.Context(), request)
-			if err != nil {
-				t.Errorf("concurrent Launch: %v", err)
-			}
-			ids[n] = i.ProviderID
-		})
-	}
-	wait.Wait()
-	if len(slices.Compact(slices.Clone(ids))) != 1 || len(r.list(t, p)) != 1 {
-		t.Errorf("concurrent launches made %v, listed %v", ids, r.list(t, p))
-	}
-	r.terminate(t, p, provider.Instance{MachineID: request.Request.GetMachineId(), ProviderID: ids[0]})
-}
-
-// lostResponse cuts a launch off while it is at work: whatever it did, the next call must end in one machine.
-func (r *run) lostResponse(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, _ = p.Launch(ctx, request)
-	second := r.launch(t, p, request)
-	r.until(t, p, "there is one machine", func(all map[string]provider.Instance) bool {
-		return len(all) == 1 && all[second.MachineID].ProviderID == second.ProviderID
-	})
-	r.terminate(t, p, second)
-}
-
-func (r *run) isolation(t *testing.T, p provider.Provider) {
-	request := r.request(t, p)
-	mine := r.launch(t, p, request)
-	other := r.New(t, r.cluster+"x")
-	if all := r.list(t, other); len(all) != 0 {
-		t.Errorf("another cluster sees %v", all)
-	}
-	if err := other.Terminate(t.Context(), mine.MachineID, mine.ProviderID); err != nil {
-		t.Errorf("Terminate by another cluster: %v, want success as for an absent machine", err)
-	}
-	if all := r.list(t, p); len(all) != 1 {
-		t.Errorf("another cluster terminated the machine: %v", all)
-	}
-	r.terminate(t, p, mine)
+	return true
 }

@@ -45,10 +45,15 @@ func NewDirectory(c Config) (*Directory, error) {
 	return &Directory{c}, nil
 }
 
-// Provider returns the provider of that name: the one that runs here, or one that calls its owner.
+// Provider returns the provider of that name: the one that runs here, or one that calls its owner. The latter has firewall
+// groups where its capabilities say so.
 func (d *Directory) Provider(name string) (provider.Provider, error) {
 	if owner := d.config.Owner(name); owner != "" && owner != d.config.Self {
-		return &client{name: name, owner: owner, conns: d.config.Conns, capabilities: d.config.Capabilities(name)}, nil
+		c := &client{name: name, owner: owner, conns: d.config.Conns, capabilities: d.config.Capabilities(name)}
+		if c.capabilities.Grouped {
+			return grouped{c}, nil
+		}
+		return c, nil
 	}
 	return d.config.Local.Provider(name)
 }

@@ -64,7 +64,7 @@ func (o *owner) leader(t *testing.T, local *provider.Registry) *remote.Directory
 		Self: "s1", Local: local, Conns: o,
 		Owner: func(name string) string { return map[string]string{"local": "s2", "lost": "s3", "own": "s1"}[name] },
 		Capabilities: func(string) provider.Capabilities {
-			return provider.Capabilities{UserDataLimit: 16 << 10, HostBound: true}
+			return provider.Capabilities{UserDataLimit: 16 << 10, HostBound: true, Grouped: true}
 		},
 	})
 	if err != nil {
@@ -75,22 +75,34 @@ func (o *owner) leader(t *testing.T, local *provider.Registry) *remote.Directory
 
 func TestRemoteConforms(t *testing.T) {
 	o := newOwner(t)
-	cloud := providertest.Cloud{Latency: 30 * time.Millisecond}
+	cloud := providertest.Cloud{Latency: 5 * time.Millisecond}
+	controls := providertest.SimControls(&cloud)
+	controls.Limited = func(provider.Provider) uint64 { return cloud.Provider("any").Limiter().Calls() }
 	directory := o.leader(t, &provider.Registry{})
-	providertest.Run(t, providertest.Config{New: func(t *testing.T, cluster string) provider.Provider {
-		// One cluster at a time is what a member has: the provider is found anew at each call.
-		p, err := directory.Provider("local")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &switched{Provider: p, set: func() { o.registry.Set("local", cloud.Provider(cluster)) }}
-	}})
+	const credentials = "the cloud behind it has none"
+	providertest.Run(t, providertest.Config{
+		New: func(t *testing.T, cluster string) provider.Provider {
+			// One cluster at a time is what a member has: the provider is found anew at each call.
+			p, err := directory.Provider("local")
+			if err != nil {
+				t.Fatal(err)
+			}
+			groups, ok := p.(provider.FirewallGroups)
+			if !ok {
+				t.Fatal("the provider lost its firewall groups on the way")
+			}
+			return &switched{Provider: p, groups: groups, set: func() { o.registry.Set("local", cloud.Provider(cluster)) }}
+		},
+		Typos: providertest.SimTypos(), Cloud: controls,
+		Without: map[providertest.Case]string{providertest.MissingCredentials: credentials, providertest.RefusedCredentials: credentials},
+	})
 }
 
 // switched gives the owner the provider of the right cluster before each call.
 type switched struct {
 	provider.Provider
-	set func()
+	groups provider.FirewallGroups
+	set    func()
 }
 
 func (s *switched) List(ctx context.Context) iter.Seq2[provider.Instance, error] {
@@ -106,6 +118,46 @@ func (s *switched) Launch(ctx context.Context, r provider.LaunchRequest) (provid
 func (s *switched) Terminate(ctx context.Context, machineID, providerID string) error {
 	s.set()
 	return s.Provider.Terminate(ctx, machineID, providerID)
+}
+
+func (s *switched) Resolve(ctx context.Context, w *provisionrv1.Wish) (*provisionrv1.Offer, error) {
+	s.set()
+	return s.Provider.Resolve(ctx, w)
+}
+
+func (s *switched) EnsureNetwork(ctx context.Context, n *provisionrv1.Network) (*provisionrv1.NetworkSpec, error) {
+	s.set()
+	return s.Provider.EnsureNetwork(ctx, n)
+}
+
+func (s *switched) Prune(ctx context.Context, machineID, keep string) error {
+	s.set()
+	return s.Provider.Prune(ctx, machineID, keep)
+}
+
+func (s *switched) Console(ctx context.Context, machineID, providerID string) (string, error) {
+	s.set()
+	return s.Provider.Console(ctx, machineID, providerID)
+}
+
+func (s *switched) EnsureFirewall(ctx context.Context, f provider.Firewall) error {
+	s.set()
+	return s.groups.EnsureFirewall(ctx, f)
+}
+
+func (s *switched) PlanFirewall(ctx context.Context, f provider.Firewall) ([]string, error) {
+	s.set()
+	return s.groups.PlanFirewall(ctx, f)
+}
+
+func (s *switched) Firewalls(ctx context.Context) ([]string, error) {
+	s.set()
+	return s.groups.Firewalls(ctx)
+}
+
+func (s *switched) DeleteFirewall(ctx context.Context, pool string) error {
+	s.set()
+	return s.groups.DeleteFirewall(ctx, pool)
 }
 
 func TestUnreachableOwnerIsUnknown(t *testing.T) {
@@ -129,6 +181,19 @@ func TestUnreachableOwnerIsUnknown(t *testing.T) {
 		check(name, "Console", err)
 		_, err = p.EnsureNetwork(t.Context(), &provisionrv1.Network{})
 		check(name, "EnsureNetwork", err)
+		_, err = p.Resolve(t.Context(), &provisionrv1.Wish{})
+		check(name, "Resolve", err)
+		check(name, "Prune", p.Prune(t.Context(), "m-1", "i-1"))
+		groups, ok := p.(provider.FirewallGroups)
+		if !ok {
+			t.Fatalf("%s has no firewall groups", name)
+		}
+		check(name, "EnsureFirewall", groups.EnsureFirewall(t.Context(), provider.Firewall{}))
+		_, err = groups.PlanFirewall(t.Context(), provider.Firewall{})
+		check(name, "PlanFirewall", err)
+		_, err = groups.Firewalls(t.Context())
+		check(name, "Firewalls", err)
+		check(name, "DeleteFirewall", groups.DeleteFirewall(t.Context(), "web"))
 		err = nil
 		for _, e := range p.List(t.Context()) {
 			err = e
@@ -168,6 +233,10 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	}
 	if _, err := p.Launch(t.Context(), provider.LaunchRequest{}); provider.KindOf(err) != provider.RateLimited || provider.AfterOf(err) != 7*time.Second {
 		t.Errorf("Launch: %v (%s)", err, provider.KindOf(err))
+	}
+	// One without groups is no reason to believe that there are none to care for.
+	if _, err := p.(provider.FirewallGroups).Firewalls(t.Context()); provider.KindOf(err) != provider.Invalid {
+		t.Errorf("the groups of a provider without any: %v", err)
 	}
 	var last error
 	n := 0
