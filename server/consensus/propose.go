@@ -29,6 +29,11 @@ const (
 // repeats itself after a loss of the leader, which the request ids make harmless; missing ids, times and feature levels
 // are filled in. The error is Timeout where the outcome is unknown.
 func (n *Node) Propose(ctx context.Context, requests ...*raftlogv1.Request) ([]fsm.Result, error) {
+	for _, r := range requests {
+		if r != nil {
+			r.FeatureLevel = max(fsm.Needs(r.GetCommand()), r.GetFeatureLevel())
+		}
+	}
 	if err := n.checkRequests(requests); err != nil {
 		return nil, err
 	}
@@ -39,7 +44,6 @@ func (n *Node) Propose(ctx context.Context, requests ...*raftlogv1.Request) ([]f
 		if r.Time == nil {
 			r.Time = timestamppb.Now()
 		}
-		r.FeatureLevel = max(1, r.GetFeatureLevel())
 	}
 	return toLeader(ctx, n, writeTimeout, "write",
 		func(ctx context.Context) ([]fsm.Result, error) { return n.proposer.submit(ctx, requests) },

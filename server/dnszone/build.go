@@ -211,13 +211,8 @@ func (p *planner) addReverse() {
 		return
 	}
 	servers := p.nameServers(domain)
-	var prefixes []netip.Prefix
-	for n := range p.s.Networks() {
-		prefix, err := netip.ParsePrefix(n.GetSpec().GetCidr())
-		if err != nil {
-			continue // Admission has checked the range.
-		}
-		prefixes = append(prefixes, prefix)
+	prefixes := ranges(p.s)
+	for _, prefix := range prefixes {
 		for _, origin := range zone.ReverseZones(prefix) {
 			origin = strings.TrimSuffix(origin, ".")
 			if p.zones[origin] == nil {
@@ -236,17 +231,43 @@ func (p *planner) addReverse() {
 	}
 }
 
+// ranges returns the ranges whose reverse zones are ours: those of all networks, and the 64 bits long ones (RFC 4291 section
+// 2.5.1) of the IPv6 addresses that machines have beside. A network whose range its provider has not said yet has none, and
+// no machines.
+func ranges(s *state.Snapshot) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for n := range s.Networks() {
+		if prefix, err := netip.ParsePrefix(n.GetSpec().GetCidr()); err == nil {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	beside := map[netip.Prefix]bool{}
+	for n := range s.Networks() {
+		if n.GetSpec().GetManaged() {
+			continue
+		}
+		for claim := range s.Claims(n.GetMetadata().GetName()) {
+			addr, err := netip.ParseAddr(claim.GetAddress())
+			if err != nil || !addr.Is6() || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				continue
+			}
+			if prefix, err := addr.Prefix(64); err == nil {
+				beside[prefix] = true
+			}
+		}
+	}
+	return slices.AppendSeq(prefixes, maps.Keys(beside))
+}
+
 // Origins returns the names of the zones that Build makes, sorted, without final dots.
 func Origins(s *state.Snapshot) []string {
 	var origins []string
 	for z := range s.Zones() {
 		origins = append(origins, z.GetSpec().GetDomain())
 	}
-	for n := range s.Networks() {
-		if prefix, err := netip.ParsePrefix(n.GetSpec().GetCidr()); err == nil {
-			for _, origin := range zone.ReverseZones(prefix) {
-				origins = append(origins, strings.TrimSuffix(origin, "."))
-			}
+	for _, prefix := range ranges(s) {
+		for _, origin := range zone.ReverseZones(prefix) {
+			origins = append(origins, strings.TrimSuffix(origin, "."))
 		}
 	}
 	slices.Sort(origins)

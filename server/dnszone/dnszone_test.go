@@ -200,3 +200,35 @@ func BenchmarkBuild(b *testing.B) {
 		}
 	}
 }
+
+// TestSecondAddress has a machine with an IPv6 address beside: both have the name, and each points back. An heir has none.
+func TestSecondAddress(t *testing.T) {
+	store := cluster(t)
+	claim := func(address, id string) *provisionrv1.AddressClaim {
+		return &provisionrv1.AddressClaim{Metadata: meta("local/" + address), Network: "local", Address: address, Machine: id}
+	}
+	put(t, store, 10, claim("2001:db8:0:1::5", "m-zk-1"), claim("10.88.0.9", "m-heir"),
+		&provisionrv1.Machine{Metadata: meta("m-heir"), Spec: &provisionrv1.MachineSpec{Pool: "zk", Slot: "zk-1", Index: 1, Network: "local"},
+			Status: &provisionrv1.MachineStatus{Phase: provisionrv1.Phase_PHASE_CONVERGING, Address: "10.88.0.9"}},
+		&provisionrv1.Slot{Metadata: meta("zk-1"), Pool: "zk", Index: 1, Holder: "m-zk-1", Heir: "m-heir", Fqdn: "zk-1.p.internal"},
+		&provisionrv1.Network{Metadata: meta("unknown"), Spec: &provisionrv1.NetworkSpec{Provider: "far"}})
+	var got []string
+	for _, r := range dnszone.Records(store.Read()) {
+		if r.Name == "zk-1.p.internal." || r.Data == "zk-1.p.internal." || r.Data == "10.88.0.9" {
+			got = append(got, r.Name+" "+r.Type+" "+r.Data)
+		}
+	}
+	want := []string{
+		"2.0.88.10.in-addr.arpa. PTR zk-1.p.internal.",
+		"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR zk-1.p.internal.",
+		"zk-1.p.internal. A 10.88.0.2",
+		"zk-1.p.internal. AAAA 2001:db8:0:1::5",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	zones, err := dnszone.Build(store.Read(), dnszone.Config{})
+	if err != nil || len(zones) != len(dnszone.Origins(store.Read())) {
+		t.Errorf("%d zones, %d origins, %v", len(zones), len(dnszone.Origins(store.Read())), err)
+	}
+}

@@ -83,6 +83,10 @@ func (a *applier) command(c *raftlogv1.Command) *errs.Error {
 	if a.Cluster() == nil && c.GetKind() != nil {
 		return errs.New(errs.Conflict, "the cluster is not initialised").WithHint("run provisionr server once with --init, or provisionr dev")
 	}
+	if need := needs(c); need > a.level() {
+		return errs.New(errs.Unsupported, "the command needs feature level %d, the cluster is at %d", need, a.level()).
+			WithHint("upgrade all servers, then raise the feature level")
+	}
 	switch kind := c.GetKind().(type) {
 	case *raftlogv1.Command_ApplyObjects:
 		return a.applyObjects(kind.ApplyObjects.GetObjects(), kind.ApplyObjects.GetUids())
@@ -108,6 +112,12 @@ func (a *applier) command(c *raftlogv1.Command) *errs.Error {
 		return a.bootStage(kind.BootStage)
 	case *raftlogv1.Command_ForgetMachine:
 		return a.forgetMachine(kind.ForgetMachine.GetId())
+	case *raftlogv1.Command_HandOver:
+		return a.handOver(kind.HandOver)
+	case *raftlogv1.Command_RecordNotice:
+		return a.recordNotice(kind.RecordNotice)
+	case *raftlogv1.Command_AdoptMachine:
+		return a.adoptMachine(kind.AdoptMachine)
 	}
 	return errs.New(errs.Invalid, "the request holds no command")
 }

@@ -35,7 +35,7 @@ func TestSealedKeyIsNotOverwritten(t *testing.T) {
 
 func putServer(name string) *raftlogv1.Command {
 	return &raftlogv1.Command{Kind: &raftlogv1.Command_PutMember{PutMember: &raftlogv1.PutMember{
-		Member: &provisionrv1.Member{Metadata: &provisionrv1.Metadata{Name: name}, FeatureLevel: 1}}}}
+		Member: &provisionrv1.Member{Metadata: &provisionrv1.Metadata{Name: name}, FeatureLevel: Level}}}}
 }
 
 // TestNameServersHaveNames: the names that servers have as name servers are in the registry, in every zone.

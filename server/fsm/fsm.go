@@ -16,8 +16,9 @@ import (
 	"github.com/provisionr/provisionr/server/state"
 )
 
-// Level is the newest command set that this version understands.
-const Level = 1
+// Level is the newest command set that this version understands. Level 2 has heirs, notices and adopted machines, and what a
+// pool, a network and a provider can say of a cloud: see [Needs].
+const Level = 2
 
 // MaxRequests bounds the requests of one log entry.
 const MaxRequests = 1024

@@ -94,7 +94,7 @@ func initialised(t interface{ Fatalf(string, ...any) }) *world {
 
 func initCommand() *raftlogv1.Command {
 	return &raftlogv1.Command{Kind: &raftlogv1.Command_InitCluster{InitCluster: &raftlogv1.InitCluster{
-		Cluster: &provisionrv1.Cluster{Id: "c-1", Name: "test"},
+		Cluster: &provisionrv1.Cluster{Id: "c-1", Name: "test", FeatureLevel: Level},
 		Objects: []*provisionrv1.Object{
 			network("local", "10.88.0.0/29"), zone("default", "provisionr.internal"),
 			{Kind: &provisionrv1.Object_Provider{Provider: &provisionrv1.Provider{
@@ -156,6 +156,31 @@ func move(id string, to provisionrv1.Phase, from ...provisionrv1.Phase) *raftlog
 
 func bind(id string, attempt uint32, key string) *raftlogv1.Command {
 	return &raftlogv1.Command{Kind: &raftlogv1.Command_BindKey{BindKey: &raftlogv1.BindKey{Id: id, Attempt: attempt, KeyFingerprint: key}}}
+}
+
+func createHeir(id, pool string, index uint32, generation uint64) *raftlogv1.Command {
+	c := create(id, pool, index, generation)
+	c.GetCreateMachine().Heir = true
+	return c
+}
+
+func handOver(slot, holder, heir string) *raftlogv1.Command {
+	return &raftlogv1.Command{Kind: &raftlogv1.Command_HandOver{HandOver: &raftlogv1.HandOver{Slot: slot, Holder: holder, Heir: heir, Reason: "asked"}}}
+}
+
+func notice(id string, n *provisionrv1.Notice) *raftlogv1.Command {
+	return &raftlogv1.Command{Kind: &raftlogv1.Command_RecordNotice{RecordNotice: &raftlogv1.RecordNotice{Id: id, Notice: n}}}
+}
+
+func adopt(id, address string) *raftlogv1.Command {
+	return &raftlogv1.Command{Kind: &raftlogv1.Command_AdoptMachine{AdoptMachine: &raftlogv1.AdoptMachine{Id: id, Address: address}}}
+}
+
+// loose is a network whose addresses its provider gives.
+func loose(name, cidr string) *provisionrv1.Object {
+	o := network(name, cidr)
+	o.GetNetwork().Spec.Managed = false
+	return o
 }
 
 const (

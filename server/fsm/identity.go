@@ -6,6 +6,7 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // bindKey binds a machine to the key that first used its token, and records each certificate of that key. Another key
@@ -23,7 +24,7 @@ func (a *applier) bindKey(c *raftlogv1.BindKey) *errs.Error {
 	case s.GetQuarantined() != "":
 		return errs.New(errs.Denied, "%s (%s) is quarantined: %s", slot, c.GetId(), s.GetQuarantined()).WithHint("delete the machine; its pool replaces it")
 	case phase == provisionrv1.Phase_PHASE_PENDING || phase == provisionrv1.Phase_PHASE_TERMINATING || phase == provisionrv1.Phase_PHASE_GONE:
-		return errs.New(errs.Denied, "%s (%s) is %s: it may not join", slot, c.GetId(), phaseName(phase))
+		return errs.New(errs.Denied, "%s (%s) is %s: it may not join", slot, c.GetId(), state.PhaseName(phase))
 	case c.GetAttempt() != s.GetAttempt():
 		return errs.New(errs.Denied, "the token of %s (%s) is of launch attempt %d, the present one is %d", slot, c.GetId(), c.GetAttempt(), s.GetAttempt())
 	}

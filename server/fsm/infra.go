@@ -178,6 +178,12 @@ func (a *applier) applyProvider(wanted *provisionrv1.Provider, uid string) *errs
 	if present == nil && count(a.Providers(), maxObjects) >= maxObjects {
 		return full("providers")
 	}
+	if what := state.Moved(present, wanted); present != nil && what != "" && a.level() >= 2 {
+		if n := state.MachinesAt(&a.Tx.Snapshot, name); n > 0 {
+			return errs.New(errs.Conflict, "%s of provider %s cannot change: it has %d machines, which would not be found any more", what, name, n).
+				WithHint("make another provider, and have the pools move to it")
+		}
+	}
 	a.Put(&provisionrv1.Provider{ApiVersion: wanted.GetApiVersion(), Kind: wanted.GetKind(), Metadata: m, Spec: wanted.GetSpec()})
 	a.changed(what, "Provider", name, "")
 	return nil

@@ -15,7 +15,7 @@ import (
 // MaxMachines bounds the machine records, gone ones included until they are forgotten.
 const MaxMachines = 100000
 
-// createMachine records a machine for a free slot and claims slot and address with it.
+// createMachine records a machine for a free slot, or as the heir of one that is held, and claims slot and address with it.
 func (a *applier) createMachine(c *raftlogv1.CreateMachine) *errs.Error {
 	if err := checkName("machine", c.GetId()); err != nil {
 		return err
@@ -41,8 +41,13 @@ func (a *applier) createMachine(c *raftlogv1.CreateMachine) *errs.Error {
 	if slot == nil {
 		return errs.New(errs.Internal, "pool %s has no slot %d", c.GetPool(), c.GetIndex())
 	}
-	if slot.GetHolder() != "" {
-		return errs.New(errs.Conflict, "slot %s is held by machine %s", slot.GetMetadata().GetName(), slot.GetHolder())
+	switch name := slot.GetMetadata().GetName(); {
+	case !c.GetHeir() && slot.GetHolder() != "":
+		return errs.New(errs.Conflict, "slot %s is held by machine %s", name, slot.GetHolder())
+	case c.GetHeir() && slot.GetHolder() == "":
+		return errs.New(errs.Conflict, "slot %s is free: it needs no heir", name)
+	case slot.GetHeir() != "":
+		return errs.New(errs.Conflict, "slot %s has an heir already, machine %s", name, slot.GetHeir())
 	}
 	network := a.NetworkOf(pool)
 	m := &provisionrv1.Machine{
@@ -53,6 +58,7 @@ func (a *applier) createMachine(c *raftlogv1.CreateMachine) *errs.Error {
 			Pool: c.GetPool(), Slot: slot.GetMetadata().GetName(), Index: c.GetIndex(), Provider: state.ProviderName(pool),
 			Network: network.GetMetadata().GetName(), Zone: a.ZoneName(pool), Fqdn: slot.GetFqdn(),
 			PoolGeneration: c.GetPoolGeneration(), Os: pool.GetSpec().GetOs(), Hardware: pool.GetSpec().GetHardware(),
+			Image: pool.GetSpec().GetImage(), Placement: pool.GetSpec().GetPlacement(), Spot: pool.GetSpec().GetSpot(),
 		},
 		Status: &provisionrv1.MachineStatus{Phase: provisionrv1.Phase_PHASE_PENDING, Reason: "recorded", Since: a.now},
 	}
@@ -63,9 +69,15 @@ func (a *applier) createMachine(c *raftlogv1.CreateMachine) *errs.Error {
 		}
 		m.Status.Address = address
 	}
-	a.hold(slot, c.GetId(), "")
+	message := fmt.Sprintf("%s is machine %s", m.GetSpec().GetSlot(), c.GetId())
+	if c.GetHeir() {
+		a.hold(slot, slot.GetHolder(), c.GetId())
+		message = fmt.Sprintf("machine %s is to take over %s from %s", c.GetId(), m.GetSpec().GetSlot(), slot.GetHolder())
+	} else {
+		a.hold(slot, c.GetId(), "")
+	}
 	a.Put(m)
-	a.event("MachineCreated", fmt.Sprintf("%s is machine %s", m.GetSpec().GetSlot(), c.GetId()), false, "", m)
+	a.event("MachineCreated", message, false, "", m)
 	return nil
 }
 
@@ -105,7 +117,7 @@ func (a *applier) beginLaunch(c *raftlogv1.BeginLaunch) *errs.Error {
 	case m.GetMetadata().GetDeleted() != nil:
 		return errs.New(errs.Conflict, "machine %s is being deleted", launch.GetMachineId())
 	case phase != provisionrv1.Phase_PHASE_PENDING && phase != provisionrv1.Phase_PHASE_LAUNCHING:
-		return errs.New(errs.Conflict, "machine %s is %s: it cannot be launched", launch.GetMachineId(), phaseName(phase))
+		return errs.New(errs.Conflict, "machine %s is %s: it cannot be launched", launch.GetMachineId(), state.PhaseName(phase))
 	case launch.GetAttempt() != m.GetStatus().GetAttempt()+1:
 		return errs.New(errs.Conflict, "machine %s had %d launch attempts, this is number %d",
 			launch.GetMachineId(), m.GetStatus().GetAttempt(), launch.GetAttempt())
@@ -138,7 +150,8 @@ func (a *applier) deleteMachine(name string) *errs.Error {
 	return nil
 }
 
-// release gives back what a machine that is gone held.
+// release gives back what a machine that is gone held. An heir takes over where the holder is gone; where the heir is, the
+// holder stays.
 func (a *applier) release(m *provisionrv1.Machine) {
 	id := m.GetMetadata().GetName()
 	a.releaseAddresses(id)
@@ -146,7 +159,11 @@ func (a *applier) release(m *provisionrv1.Machine) {
 	if slot := a.Slot(m.GetSpec().GetSlot()); slot != nil {
 		switch id {
 		case slot.GetHolder():
-			a.hold(slot, slot.GetHeir(), "")
+			if heir, err := a.machine(slot.GetHeir()); err == nil {
+				a.succeed(slot, heir, "it is gone")
+			} else {
+				a.hold(slot, "", "")
+			}
 		case slot.GetHeir():
 			a.hold(slot, slot.GetHolder(), "")
 		}
@@ -172,7 +189,7 @@ func (a *applier) forgetMachine(id string) *errs.Error {
 		return nil
 	}
 	if phase := m.GetStatus().GetPhase(); phase != provisionrv1.Phase_PHASE_GONE {
-		return errs.New(errs.Conflict, "machine %s is %s: only machines that are gone are forgotten", id, phaseName(phase))
+		return errs.New(errs.Conflict, "machine %s is %s: only machines that are gone are forgotten", id, state.PhaseName(phase))
 	}
 	a.Delete(m)
 	return nil

@@ -10,7 +10,7 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
-// addressing is a network's parsed range.
+// addressing is a network's parsed range. A network that is not managed may have none until its provider has said which.
 type addressing struct {
 	prefix  netip.Prefix
 	gateway netip.Addr
@@ -18,6 +18,9 @@ type addressing struct {
 
 func parseNetwork(n *provisionrv1.Network) (addressing, *errs.Error) {
 	name, spec := n.GetMetadata().GetName(), n.GetSpec()
+	if spec.GetCidr() == "" && !spec.GetManaged() && spec.GetProvider() != "" {
+		return addressing{}, nil
+	}
 	prefix, err := netip.ParsePrefix(spec.GetCidr())
 	if err != nil || prefix.Addr().Is4In6() {
 		return addressing{}, errs.New(errs.Invalid, "network %s: %q is not a range", name, clip(spec.GetCidr(), maxName)).
@@ -38,8 +41,17 @@ func parseNetwork(n *provisionrv1.Network) (addressing, *errs.Error) {
 	return a, nil
 }
 
-// usable reports whether a machine may have the address: not the network's own, the broadcast or the gateway's.
+// overlaps reports whether two ranges have an address in common. A range that is not known yet overlaps nothing.
+func (n addressing) overlaps(other addressing) bool {
+	return n.prefix.IsValid() && other.prefix.IsValid() && n.prefix.Overlaps(other.prefix)
+}
+
+// usable reports whether a machine may have the address: not the network's own, the broadcast or the gateway's. Every
+// address may be one of a range that is not known yet.
 func (n addressing) usable(addr netip.Addr) bool {
+	if !n.prefix.IsValid() {
+		return addr.IsValid()
+	}
 	if !addr.IsValid() || !n.prefix.Contains(addr) || addr == n.prefix.Addr() || addr == n.gateway {
 		return false
 	}
@@ -50,7 +62,8 @@ func (n addressing) usable(addr netip.Addr) bool {
 func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.Error {
 	name := wanted.GetMetadata().GetName()
 	present := a.Network(name)
-	what, m, err := a.merge("network", wanted.GetMetadata(), present.GetMetadata(), uid, proto.Equal(wanted.GetSpec(), present.GetSpec()))
+	wanted = a.remember(present, wanted)
+	what, m, err := a.merge("network", wanted.GetMetadata(), present.GetMetadata(), uid, sameNetwork(wanted, present))
 	if err != nil || what == unchanged {
 		return err
 	}
@@ -58,8 +71,11 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 	if err != nil {
 		return err
 	}
+	if !parsed.prefix.IsValid() && a.level() < 2 {
+		return errs.New(errs.Invalid, "network %s: %q is not a range", name, "").WithHint("give a range as 10.88.0.0/24")
+	}
 	for other := range a.Networks() {
-		if theirs, err := parseNetwork(other); err == nil && other.GetMetadata().GetName() != name && theirs.prefix.Overlaps(parsed.prefix) {
+		if theirs, err := parseNetwork(other); err == nil && other.GetMetadata().GetName() != name && theirs.overlaps(parsed) {
 			return errs.New(errs.Conflict, "network %s (%s) overlaps network %s (%s)", name, parsed.prefix, other.GetMetadata().GetName(), theirs.prefix)
 		}
 	}
@@ -71,10 +87,65 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 			return err
 		}
 	}
-	a.Put(&provisionrv1.Network{ApiVersion: wanted.GetApiVersion(), Kind: wanted.GetKind(), Metadata: m, Spec: wanted.GetSpec()})
+	a.Put(&provisionrv1.Network{
+		ApiVersion: wanted.GetApiVersion(), Kind: wanted.GetKind(), Metadata: m, Spec: wanted.GetSpec(), Written: wanted.GetWritten(),
+	})
 	a.names = true
 	a.changed(what, "Network", name, "")
 	return nil
+}
+
+// remember returns a network as it is to be recorded: with what the user wrote, and completed by what the provider had added
+// to that before, so that nothing that machines use goes away until the provider has completed it anew. What says what was
+// written is such a completion already. Level 1 took all for written.
+func (a *applier) remember(present, wanted *provisionrv1.Network) *provisionrv1.Network {
+	out := proto.CloneOf(wanted)
+	switch {
+	case a.level() < 2 || out.GetSpec() == nil:
+		out.Written = nil
+	case out.GetWritten() == nil:
+		out.Written = proto.CloneOf(out.GetSpec())
+		carryOver(present, out.GetSpec())
+	}
+	return out
+}
+
+// carryOver fills in what the provider had added to the same network. Where the range or the gateway change, what was derived
+// from them does not hold.
+func carryOver(present *provisionrv1.Network, is *provisionrv1.NetworkSpec) {
+	was, wrote := present.GetSpec(), present.GetWritten()
+	if is.GetProvider() == "" || was.GetProvider() != is.GetProvider() || was.GetId() != is.GetId() || !slices.Equal(was.GetSubnets(), is.GetSubnets()) {
+		return
+	}
+	if is.GetCidr() == "" && wrote.GetCidr() == "" && !is.GetManaged() && !was.GetManaged() {
+		is.Cidr = was.GetCidr()
+	}
+	if wrote == nil || is.GetCidr() != was.GetCidr() {
+		return
+	}
+	if !wrote.GetManaged() {
+		is.Managed = is.GetManaged() || was.GetManaged()
+	}
+	if is.GetGateway() == "" && wrote.GetGateway() == "" {
+		is.Gateway = was.GetGateway()
+	}
+	if is.GetGateway() != was.GetGateway() {
+		return
+	}
+	if len(is.GetNtpServers()) == 0 && len(wrote.GetNtpServers()) == 0 {
+		is.NtpServers = slices.Clone(was.GetNtpServers())
+	}
+	if len(is.GetDnsServers()) == 0 && len(wrote.GetDnsServers()) == 0 {
+		is.DnsServers = slices.Clone(was.GetDnsServers())
+	}
+	if is.GetHttpProxy() == "" && wrote.GetHttpProxy() == "" {
+		is.HttpProxy = was.GetHttpProxy()
+	}
+}
+
+// sameNetwork compares specifications, and what was written where that is known.
+func sameNetwork(a, b *provisionrv1.Network) bool {
+	return proto.Equal(a.GetSpec(), b.GetSpec()) && (a.GetWritten() == nil || b.GetWritten() == nil || proto.Equal(a.GetWritten(), b.GetWritten()))
 }
 
 // keepsAddresses refuses a change that would take an address from a machine, and forgets free ones that fall away.
@@ -82,7 +153,8 @@ func (a *applier) keepsAddresses(present, wanted *provisionrv1.Network, parsed a
 	name := present.GetMetadata().GetName()
 	for _, claim := range slices.Collect(a.Claims(name)) {
 		addr, err := netip.ParseAddr(claim.GetAddress())
-		if err == nil && parsed.usable(addr) {
+		// An IPv6 address beside an IPv4 one is none of the range's.
+		if err == nil && (parsed.usable(addr) || a.level() >= 2 && addr.Is6() && parsed.prefix.Addr().Is4()) {
 			continue
 		}
 		if claim.GetMachine() != "" {
@@ -137,7 +209,7 @@ func (a *applier) assignAddress(network *provisionrv1.Network, machine string) (
 		}
 	}
 	for next = next.Next(); parsed.prefix.Contains(next); next = next.Next() {
-		if parsed.usable(next) {
+		if parsed.usable(next) && a.elsewhere(name, next.String(), machine) == "" {
 			return a.claimAddress(name, next, machine)
 		}
 	}
@@ -149,7 +221,7 @@ func (a *applier) assignAddress(network *provisionrv1.Network, machine string) (
 	// A network that was not always managed may have holes below its highest claim: one is among so many addresses.
 	tries := count(a.Claims(name), maxHoles) + 4
 	for addr := parsed.prefix.Addr(); parsed.prefix.Contains(addr) && tries > 0; addr, tries = addr.Next(), tries-1 {
-		if parsed.usable(addr) && a.Claim(name, addr.String()) == nil {
+		if parsed.usable(addr) && a.Claim(name, addr.String()) == nil && a.elsewhere(name, addr.String(), machine) == "" {
 			return a.claimAddress(name, addr, machine)
 		}
 	}
@@ -168,6 +240,10 @@ func (a *applier) claimAddress(network string, addr netip.Addr, machine string) 
 		return "", errs.New(errs.Conflict, "address %s of network %s is machine %s's", address, network, holder).
 			WithHint("an address is free when its last machine is gone")
 	}
+	if other := a.elsewhere(network, address, machine); other != "" {
+		return "", errs.New(errs.Conflict, "address %s is machine %s's in another network: it can have one name only", address, other).
+			WithHint("networks that have addresses in common cannot be in one cluster")
+	}
 	m := &provisionrv1.Metadata{Name: network + "/" + address, Generation: 1, Version: a.version, Created: a.now}
 	if present != nil {
 		m.Created = present.GetMetadata().GetCreated()
@@ -177,17 +253,52 @@ func (a *applier) claimAddress(network string, addr netip.Addr, machine string) 
 	return address, nil
 }
 
+// elsewhere returns the machine that has an address in another routing domain, if there is one but the machine itself. A
+// provider may report an address outside the range of its network, which another network's machine has; yet an address has
+// one pointer. Level 1 did not look.
+func (a *applier) elsewhere(network, address, machine string) string {
+	if a.level() < 2 {
+		return ""
+	}
+	domains := func(yield func(string) bool) {
+		for n := range a.Networks() {
+			if !yield(n.GetMetadata().GetName()) {
+				return
+			}
+		}
+		for p := range a.Providers() {
+			if !yield(providerDomain(p.GetMetadata().GetName())) {
+				return
+			}
+		}
+	}
+	for domain := range domains {
+		if holder := a.Claim(domain, address).GetMachine(); domain != network && holder != "" && holder != machine {
+			return holder
+		}
+	}
+	return ""
+}
+
 // releaseAddresses takes all addresses from a machine. The claims of a managed network stay, to be reused last; where the
 // provider assigns addresses they would only pile up.
 func (a *applier) releaseAddresses(machine string) {
 	for _, claim := range slices.Collect(a.ClaimsOf(machine)) {
-		a.names = true
-		if !a.Network(claim.GetNetwork()).GetSpec().GetManaged() {
-			a.Delete(claim)
-			continue
-		}
-		free := proto.CloneOf(claim)
-		free.Machine, free.Released, free.Metadata.Version = "", a.version.GetIndex(), a.version
-		a.Put(free)
+		a.releaseAddress(claim, machine)
 	}
+}
+
+// releaseAddress takes one address from a machine, if the claim is the machine's.
+func (a *applier) releaseAddress(claim *provisionrv1.AddressClaim, machine string) {
+	if claim.GetMachine() != machine {
+		return
+	}
+	a.names = true
+	if !a.Network(claim.GetNetwork()).GetSpec().GetManaged() {
+		a.Delete(claim)
+		return
+	}
+	free := proto.CloneOf(claim)
+	free.Machine, free.Released, free.Metadata.Version = "", a.version.GetIndex(), a.version
+	a.Put(free)
 }

@@ -11,11 +11,8 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
-
-func phaseName(p provisionrv1.Phase) string {
-	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
-}
 
 // rank orders phases: a machine never goes to a lower rank. Working machines move freely among the phases of one rank.
 func rank(p provisionrv1.Phase) int {
@@ -69,10 +66,10 @@ func (a *applier) setPhase(c *raftlogv1.SetPhase) *errs.Error {
 	before := m.GetStatus().GetPhase()
 	if !slices.Contains(c.GetFrom(), before) {
 		return errs.New(errs.Conflict, "machine %s is %s: the change to %s was planned for another phase",
-			c.GetId(), phaseName(before), phaseName(c.GetTo()))
+			c.GetId(), state.PhaseName(before), state.PhaseName(c.GetTo()))
 	}
 	if !mayMove(before, c.GetTo(), m.GetStatus().GetAttempt()) {
-		return errs.New(errs.Conflict, "machine %s cannot go from %s to %s", c.GetId(), phaseName(before), phaseName(c.GetTo()))
+		return errs.New(errs.Conflict, "machine %s cannot go from %s to %s", c.GetId(), state.PhaseName(before), state.PhaseName(c.GetTo()))
 	}
 	s := m.Status
 	if before != c.GetTo() {
@@ -92,8 +89,8 @@ func (a *applier) setPhase(c *raftlogv1.SetPhase) *errs.Error {
 	if c.GetAbsentSince() != nil {
 		s.AbsentSince = c.GetAbsentSince()
 	}
-	if c.GetAddress() != "" && c.GetTo() != provisionrv1.Phase_PHASE_GONE {
-		if err := a.setAddress(m, c.GetAddress()); err != nil {
+	if c.GetTo() != provisionrv1.Phase_PHASE_GONE {
+		if err := a.setAddresses(m, c.GetAddress(), c.GetAddress6()); err != nil {
 			return err
 		}
 	}
@@ -116,7 +113,7 @@ func (a *applier) setPhase(c *raftlogv1.SetPhase) *errs.Error {
 
 func (a *applier) phaseEvent(m *provisionrv1.Machine) {
 	phase := m.GetStatus().GetPhase()
-	name := phaseName(phase)
+	name := state.PhaseName(phase)
 	warning := phase == provisionrv1.Phase_PHASE_FAILED || phase == provisionrv1.Phase_PHASE_DEGRADED || phase == provisionrv1.Phase_PHASE_UNREACHABLE
 	message := fmt.Sprintf("%s is %s", m.GetSpec().GetSlot(), name)
 	if reason := m.GetStatus().GetReason(); reason != "" {
@@ -127,7 +124,37 @@ func (a *applier) phaseEvent(m *provisionrv1.Machine) {
 
 // ownNetwork names the routing domain of a machine whose pool has no network: its provider's, in which addresses are
 // unique too. No network has such a name.
-func ownNetwork(m *provisionrv1.Machine) string { return "provider:" + m.GetSpec().GetProvider() }
+func ownNetwork(m *provisionrv1.Machine) string { return providerDomain(m.GetSpec().GetProvider()) }
+
+func providerDomain(name string) string { return "provider:" + name }
+
+// setAddresses records the addresses that the provider gave a machine; an empty one stays what it was.
+func (a *applier) setAddresses(m *provisionrv1.Machine, address, address6 string) *errs.Error {
+	if address != "" {
+		if err := a.setAddress(m, address); err != nil {
+			return err
+		}
+	}
+	if address6 == "" {
+		return nil
+	}
+	addr, err := netip.ParseAddr(address6)
+	if err != nil || addr.Zone() != "" || !addr.Is6() || addr.Is4In6() {
+		return errs.New(errs.Invalid, "machine %s: %q is not an IPv6 address", m.GetMetadata().GetName(), clip(address6, maxName))
+	}
+	if addr.String() == m.GetStatus().GetAddress6() || addr.String() == m.GetStatus().GetAddress() {
+		return nil
+	}
+	if a.Network(m.GetSpec().GetNetwork()).GetSpec().GetManaged() {
+		return errs.New(errs.Conflict, "machine %s is in a managed network, the provider says that it has %s", m.GetMetadata().GetName(), addr)
+	}
+	claimed, refused := a.exchangeAddress(m, m.GetStatus().GetAddress6(), addr)
+	if refused != nil {
+		return refused
+	}
+	m.Status.Address6 = claimed
+	return nil
+}
 
 // setAddress records the address that the provider gave a machine. In a managed network it must be the assigned one.
 func (a *applier) setAddress(m *provisionrv1.Machine, address string) *errs.Error {
@@ -140,19 +167,28 @@ func (a *applier) setAddress(m *provisionrv1.Machine, address string) *errs.Erro
 	if addr.String() == m.GetStatus().GetAddress() {
 		return nil
 	}
-	network := a.Network(m.GetSpec().GetNetwork())
-	if network.GetSpec().GetManaged() {
+	if a.Network(m.GetSpec().GetNetwork()).GetSpec().GetManaged() {
 		return errs.New(errs.Conflict, "machine %s has the assigned address %s, the provider says %s", id, m.GetStatus().GetAddress(), addr)
 	}
-	domain := m.GetSpec().GetNetwork()
-	if domain == "" {
-		domain = ownNetwork(m)
+	if addr.String() == m.GetStatus().GetAddress6() {
+		m.Status.Address6 = ""
 	}
-	a.releaseAddresses(id)
-	claimed, err := a.claimAddress(domain, addr, id)
+	claimed, err := a.exchangeAddress(m, m.GetStatus().GetAddress(), addr)
 	if err != nil {
 		return err
 	}
 	m.Status.Address = claimed
 	return nil
+}
+
+// exchangeAddress has a machine claim an address instead of another one, which may be empty.
+func (a *applier) exchangeAddress(m *provisionrv1.Machine, before string, addr netip.Addr) (string, *errs.Error) {
+	id, domain := m.GetMetadata().GetName(), m.GetSpec().GetNetwork()
+	if domain == "" {
+		domain = ownNetwork(m)
+	}
+	if before != "" {
+		a.releaseAddress(a.Claim(domain, before), id)
+	}
+	return a.claimAddress(domain, addr, id)
 }

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"pgregory.net/rapid"
 
+	dnsnames "github.com/provisionr/provisionr/dnsserver/zone"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/dnszone"
 	"github.com/provisionr/provisionr/server/state"
 )
 
@@ -21,10 +24,12 @@ func drawCommand(t *rapid.T, s *state.Snapshot) *raftlogv1.Command {
 	id := fmt.Sprintf("m-%d", rapid.IntRange(1, 12).Draw(t, "machine"))
 	phase := s.Machine(id).GetStatus().GetPhase()
 	size := uint32(rapid.IntRange(0, 4).Draw(t, "size"))
-	switch rapid.IntRange(0, 15).Draw(t, "command") {
+	other := fmt.Sprintf("m-%d", rapid.IntRange(1, 12).Draw(t, "other machine"))
+	switch rapid.IntRange(0, 23).Draw(t, "command") {
 	case 0, 1:
 		p := pool(poolName, size, rapid.SliceOfN(rapid.SampledFrom([]string{"web", "b", "x", "a-2"}), 0, 2).Draw(t, "aliases")...)
 		p.GetPool().Spec.Zone = rapid.SampledFrom([]string{"", "default", "other"}).Draw(t, "zone")
+		p.GetPool().Spec.Network = rapid.SampledFrom([]string{"", "", "next"}).Draw(t, "network")
 		return put(p)
 	case 2:
 		return scale(poolName, size)
@@ -40,7 +45,8 @@ func drawCommand(t *rapid.T, s *state.Snapshot) *raftlogv1.Command {
 		return put(network(rapid.SampledFrom([]string{"local", "next"}).Draw(t, "name"), rapid.SampledFrom([]string{"10.88.0.0/29", "10.88.0.0/28", "10.89.0.0/30"}).Draw(t, "cidr")))
 	case 11:
 		c := move(id, provisionrv1.Phase(rapid.IntRange(0, 13).Draw(t, "to")), phase)
-		c.GetSetPhase().Address = rapid.SampledFrom([]string{"", "10.88.0.2", "10.88.0.3", "junk"}).Draw(t, "address")
+		c.GetSetPhase().Address = rapid.SampledFrom([]string{"", "10.88.0.2", "10.88.0.3", "10.89.0.2", "2001:db8::3", "junk"}).Draw(t, "address")
+		c.GetSetPhase().Address6 = rapid.SampledFrom([]string{"", "2001:db8::2", "2001:db8::3", "10.88.0.2", "junk"}).Draw(t, "address6")
 		return c
 	case 12:
 		return move(id, terminating, phase)
@@ -48,20 +54,44 @@ func drawCommand(t *rapid.T, s *state.Snapshot) *raftlogv1.Command {
 		return move(id, gone, phase)
 	case 14:
 		return &raftlogv1.Command{Kind: &raftlogv1.Command_ForgetMachine{ForgetMachine: &raftlogv1.ForgetMachine{Id: id}}}
+	case 15, 16, 17:
+		slot := s.Slot(fmt.Sprintf("%s-%d", poolName, rapid.IntRange(1, 4).Draw(t, "index")))
+		return createHeir(id, poolName, max(1, slot.GetIndex()), s.Pool(poolName).GetMetadata().GetGeneration())
+	case 18, 19, 20:
+		slot := s.Slot(fmt.Sprintf("%s-%d", poolName, rapid.IntRange(1, 4).Draw(t, "index")))
+		if rapid.IntRange(0, 9).Draw(t, "wrong") == 0 {
+			return handOver(slot.GetMetadata().GetName(), id, other)
+		}
+		return handOver(slot.GetMetadata().GetName(), slot.GetHolder(), slot.GetHeir())
+	case 21:
+		return notice(id, rapid.SampledFrom([]*provisionrv1.Notice{nil, {Kind: "spot"}, {Kind: "maintenance", Message: "x"}}).Draw(t, "notice"))
+	case 22:
+		return adopt(id, rapid.SampledFrom([]string{"10.89.0.2", "10.89.0.3", "10.88.0.2", "2001:db8::2", "junk"}).Draw(t, "address"))
+	case 23:
+		return put(loose("next", rapid.SampledFrom([]string{"", "10.89.0.0/24"}).Draw(t, "range")))
 	}
 	return bind(id, 1, rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key"))
 }
 
 // checkInvariants checks what must hold after every entry.
 func checkInvariants(t *rapid.T, s *state.Snapshot) {
-	holders := map[string]string{}
+	holders, heirs := map[string]string{}, map[string]string{}
 	for slot := range s.Slots() {
 		name := slot.GetMetadata().GetName()
 		if owner := s.NameOwner(s.ZoneName(s.Pool(slot.GetPool())), name); owner == nil || owner.Owner != slot.GetPool() || owner.Kind != state.OwnerSlot {
 			t.Fatalf("the name of slot %s is %v", name, owner)
 		}
 		if slot.GetHolder() == "" {
+			if slot.GetHeir() != "" {
+				t.Fatalf("slot %s has the heir %s and no holder", name, slot.GetHeir())
+			}
 			continue
+		}
+		if heir := slot.GetHeir(); heir != "" {
+			if heirs[heir] != "" || s.Machine(heir).GetSpec().GetSlot() != name || heir == slot.GetHolder() {
+				t.Fatalf("machine %s is the heir of %s and of %s", heir, name, heirs[heir])
+			}
+			heirs[heir] = name
 		}
 		if other, twice := holders[slot.GetHolder()]; twice {
 			t.Fatalf("machine %s holds %s and %s", slot.GetHolder(), other, name)
@@ -77,33 +107,47 @@ func checkInvariants(t *rapid.T, s *state.Snapshot) {
 		count++
 		id, status := m.GetMetadata().GetName(), m.GetStatus()
 		if status.GetPhase() == gone {
-			if holders[id] != "" {
-				t.Fatalf("machine %s is gone and holds %s", id, holders[id])
+			if holders[id] != "" || heirs[id] != "" {
+				t.Fatalf("machine %s is gone and holds %s or is the heir of %s", id, holders[id], heirs[id])
 			}
 			continue
 		}
-		if holders[id] != m.GetSpec().GetSlot() {
+		switch leaving := status.GetPhase() == draining || status.GetPhase() == terminating; {
+		case heirs[id] == "" && holders[id] == "" && !leaving:
+			t.Fatalf("machine %s is %s, and neither holder nor heir of a slot", id, state.PhaseName(status.GetPhase()))
+		case holders[id] != "" && holders[id] != m.GetSpec().GetSlot():
 			t.Fatalf("machine %s is for slot %s and holds %q", id, m.GetSpec().GetSlot(), holders[id])
 		}
-		if status.GetAddress() == "" {
-			continue
-		}
-		at := m.GetSpec().GetProvider() + "/" + m.GetSpec().GetNetwork() + "/" + status.GetAddress()
-		if other := addresses[at]; other != "" {
-			t.Fatalf("machines %s and %s have the address %s", id, other, at)
-		}
-		addresses[at] = id
 		network := m.GetSpec().GetNetwork()
 		if network == "" {
 			network = ownNetwork(m)
 		}
-		if claim := s.Claim(network, status.GetAddress()); claim.GetMachine() != id {
-			t.Fatalf("the claim of %s by machine %s is %v", at, id, claim)
+		claims := 0
+		for range s.ClaimsOf(id) {
+			claims++
+		}
+		for _, address := range []string{status.GetAddress(), status.GetAddress6()} {
+			if address == "" {
+				continue
+			}
+			at := m.GetSpec().GetProvider() + "/" + m.GetSpec().GetNetwork() + "/" + address
+			if other := addresses[at]; other != "" {
+				t.Fatalf("machines %s and %s have the address %s", id, other, at)
+			}
+			addresses[at] = id
+			if claim := s.Claim(network, address); claim.GetMachine() != id {
+				t.Fatalf("the claim of %s by machine %s is %v", at, id, claim)
+			}
+			claims--
+		}
+		if claims != 0 {
+			t.Fatalf("machine %s has %d claims beside %s and %s", id, claims, status.GetAddress(), status.GetAddress6())
 		}
 		if s.Pool(m.GetSpec().GetPool()) == nil {
-			t.Fatalf("machine %s is %s and its pool is not there", id, phaseName(status.GetPhase()))
+			t.Fatalf("machine %s is %s and its pool is not there", id, state.PhaseName(status.GetPhase()))
 		}
 	}
+	checkNames(t, s)
 	if count != s.MachineCount() {
 		t.Fatalf("%d machines, counted %d", count, s.MachineCount())
 	}
@@ -130,6 +174,50 @@ func checkInvariants(t *rapid.T, s *state.Snapshot) {
 	for n, owner := range names {
 		if s.NameOwner(split(n)) == nil {
 			t.Fatalf("the name %s of %s is not registered", n, owner)
+		}
+	}
+}
+
+// checkNames checks the zones: every address has one pointer at most, and that to the name which has the address.
+func checkNames(t *rapid.T, s *state.Snapshot) {
+	pointers, addresses := map[string]string{}, map[string]map[string]bool{}
+	for _, r := range dnszone.Records(s) {
+		switch r.GetType() {
+		case "PTR":
+			if other := pointers[r.GetName()]; other != "" {
+				t.Fatalf("%s points to %s and %s", r.GetName(), other, r.GetData())
+			}
+			pointers[r.GetName()] = r.GetData()
+		case "A", "AAAA":
+			addr := netip.MustParseAddr(r.GetData())
+			if addresses[r.GetName()] == nil {
+				addresses[r.GetName()] = map[string]bool{}
+			}
+			addresses[r.GetName()][dnsnames.ReverseName(addr)] = true
+		}
+	}
+	for slot := range s.Slots() {
+		fqdn, holder := slot.GetFqdn()+".", s.Machine(slot.GetHolder())
+		if s.Zone(s.ZoneName(s.Pool(slot.GetPool()))) == nil {
+			continue
+		}
+		owned := map[string]bool{}
+		for _, addr := range dnszone.Addresses(s, holder) {
+			reverse := dnsnames.ReverseName(addr)
+			owned[reverse] = true
+			if !addresses[fqdn][reverse] {
+				t.Fatalf("%s lacks the address %s of its holder", fqdn, addr)
+			}
+			switch inside := s.Network(holder.GetSpec().GetNetwork()).GetSpec().GetCidr() != "" || addr.Is6(); {
+			case pointers[reverse] == fqdn, pointers[reverse] == "" && !inside:
+			default:
+				t.Fatalf("%s points to %q, and is an address of %s", reverse, pointers[reverse], fqdn)
+			}
+		}
+		for reverse := range addresses[fqdn] {
+			if !owned[reverse] {
+				t.Fatalf("%s has the address of %s, which is not its holder's", fqdn, reverse)
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/providertest"
+	"github.com/provisionr/provisionr/server/reconcile/reconciletest"
 	"github.com/provisionr/provisionr/server/state"
 )
 
@@ -22,7 +23,8 @@ type disturbance struct {
 
 // TestConverges disturbs a world at random; once the disturbances end, it becomes what was asked for last.
 func TestConverges(t *testing.T) {
-	kinds := []string{"scale", "kill", "remove instance", "delete machine", "crash", "lose responses", "no provider", "hardware"}
+	kinds := []string{"scale", "kill", "remove instance", "delete machine", "crash", "lose responses", "no provider", "hardware", "notice", "duplicate",
+		"no capacity", "surge", "depose"}
 	rapid.Check(t, func(rt *rapid.T) {
 		var happens []disturbance
 		for range rapid.IntRange(1, 8).Draw(rt, "disturbances") {
@@ -43,15 +45,17 @@ func TestConverges(t *testing.T) {
 
 func disturbed(t *testing.T, happens []disturbance) {
 	inWorld(t, func(ctx context.Context, w *world) {
-		size, cpus := uint32(3), uint32(0)
+		size, cpus, surge := uint32(3), uint32(0), uint32(0)
 		apply := func() {
-			w.pool("web", size, func(s *provisionrv1.PoolSpec) { s.Hardware = &provisionrv1.Hardware{Cpus: cpus} })
+			w.Pool("web", size, func(s *provisionrv1.PoolSpec) {
+				s.Hardware, s.Safety.MaxSurge = &provisionrv1.Hardware{Cpus: cpus}, &surge
+			})
 		}
 		apply()
-		s := w.serve(ctx, nil)
+		s := w.Start(ctx, nil)
 		for _, d := range happens {
 			time.Sleep(d.after)
-			w.holders()
+			w.holders(t)
 			instances := w.cloud.Instances()
 			var victim string
 			if len(instances) > 0 {
@@ -71,13 +75,27 @@ func disturbed(t *testing.T, happens []disturbance) {
 				w.remade = true
 				w.cloud.Change(victim, func(*providertest.Instance) bool { return true })
 			case "delete machine":
-				if m := w.store.Read().Machine(victim); m != nil {
-					w.remove("machines", victim)
+				if m := w.Read().Machine(victim); m != nil {
+					w.Remove("machines", victim)
 				}
 			case "crash":
-				s.die()
-				<-s.done
-				s = w.serve(ctx, nil)
+				s.Kill()
+				<-s.Done()
+				s = w.Start(ctx, nil)
+			case "depose":
+				// What the old leader has in flight goes on beside the new one.
+				s.Depose()
+				s = w.Start(ctx, nil)
+			case "notice":
+				w.cloud.Change(victim, func(i *providertest.Instance) bool { i.Notice = &provisionrv1.Notice{Kind: "spot"}; return false })
+			case "duplicate":
+				w.remade = true
+				w.cloud.Duplicate(reconciletest.ClusterID, victim)
+			case "no capacity":
+				w.cloud.SetCapacity("sim-a", "", d.index)
+			case "surge":
+				surge = uint32(d.index % 3)
+				apply()
 			case "lose responses":
 				w.cloud.SetFault(func(op, _ string) error {
 					if op == "lost-launch" || op == "lost-terminate" {
@@ -90,15 +108,16 @@ func disturbed(t *testing.T, happens []disturbance) {
 			}
 		}
 		w.cloud.SetFault(nil)
-		w.until("the pool is as asked for last", func(s *state.Snapshot) bool {
+		w.cloud.SetCapacity("sim-a", "", -1)
+		w.Until("the pool is as asked for last", func(s *state.Snapshot) bool {
 			for _, i := range w.cloud.Instances() {
 				if i.Request.GetHardware().GetCpus() != cpus {
 					return false
 				}
 			}
-			return w.ready("web", int(size))(s)
+			return w.Ready("web", int(size))(s)
 		})
-		w.remove("pools", "web")
-		w.until("all is gone", w.empty("web"))
+		w.Remove("pools", "web")
+		w.Until("all is gone", w.Empty("web"))
 	})
 }

@@ -75,9 +75,11 @@ func (t *term) boundOf(a Action) (chan struct{}, time.Time) {
 		return nil, time.Time{}
 	}
 	switch a.Op {
+	case Begin:
+		return account.begins, account.pausedUntil
 	case Launch:
 		return account.launches, account.pausedUntil
-	case Ensure, Terminate, Reap:
+	case Ensure, Terminate, Reap, Prune, EnsureFirewall, DeleteFirewall:
 		return account.changes, account.pausedUntil
 	}
 	return nil, time.Time{}
@@ -87,9 +89,9 @@ func (t *term) start(ctx context.Context, a Action, bound chan struct{}) {
 	termCtx := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	t.inFlight[a.Key()] = work{action: a, cancel: cancel}
-	call := caller{Loop: t.Loop}
+	call := caller{Loop: t.Loop, market: t.market}
 	if account := t.accounts[a.Provider]; account != nil {
-		call.limiter, call.capabilities = account.limiter, account.listing.Capabilities
+		call.capabilities = account.listing.Capabilities
 	}
 	t.workers.Go(func() {
 		defer cancel()
@@ -107,8 +109,12 @@ func (t *term) start(ctx context.Context, a Action, bound chan struct{}) {
 
 // settle takes a result into account.
 func (t *term) settle(r result) {
-	if r.listing != nil {
+	switch {
+	case r.listing != nil:
 		t.take(r.listing, r.err)
+		return
+	case r.groups != nil:
+		t.takeGroups(r.groups, r.err)
 		return
 	}
 	a, key := r.action, r.action.retryKey()
@@ -118,21 +124,45 @@ func (t *term) settle(r result) {
 		if _, own := t.launchEnded[a.Machine]; own {
 			t.launchEnded[a.Machine] = r.at
 		}
+		if r.refused {
+			t.refused[a.Machine] = a.Attempt
+		}
 	case r.err != nil:
 	case a.Op == Begin:
-		t.launchEnded[a.Machine] = r.at
+		delete(t.refused, a.Machine)
+		// Of an attempt before that another leader began, a call may still be in flight.
+		if _, own := t.launchEnded[a.Machine]; own || a.Attempt == 1 {
+			t.launchEnded[a.Machine] = r.at
+		}
 	case a.Op == Ensure:
 		t.ensured[a.Network] = r.generation
 	case a.Op == Terminate:
 		t.terminated[a.Machine] = r.at
+	case a.Op == Prune:
+		t.pruned[a.Machine] = r.at
+	case a.Op == EnsureFirewall:
+		done := *a.Ensured
+		done.At = r.at
+		if t.firewalls[a.Pool].UID != done.UID {
+			// The group may be a new one.
+			t.market.forget(a.Pool)
+		}
+		t.firewalls[a.Pool] = done
+	case a.Op == DeleteFirewall:
+		delete(t.firewalls, a.Pool)
+	}
+	if r.stale != "" {
+		t.market.forget(r.stale)
+		delete(t.firewalls, r.stale)
 	}
 	if account := t.accounts[a.Provider]; account != nil {
+		t.authorized(account, a.Op, r.err)
 		switch a.Op {
-		case Launch, Terminate, Reap:
-			select {
-			case account.kick <- struct{}{}:
-			default:
-			}
+		case Launch, Terminate, Reap, Prune:
+			nudge(account.kick)
+		case DeleteFirewall:
+			account.groups = Groups{}
+			nudge(account.regroup)
 		}
 		if kind := provider.KindOf(r.err); kind == provider.RateLimited || kind == provider.Unauthorized {
 			account.pausedUntil = r.at.Add(max(provider.AfterOf(r.err), time.Second))
@@ -146,15 +176,15 @@ func (t *term) settle(r result) {
 	base, limit := retryBounds(r.err)
 	wait := max(provider.AfterOf(r.err), backoff(failures, base, limit))
 	t.retries[key] = retry{failures: failures, at: r.at.Add(wait)}
+	if r.event != nil && failures == 1 {
+		t.retain(r.event)
+	}
 	if errs.Is(r.err, errs.Conflict) || errs.Is(r.err, errs.NotFound) || errors.Is(r.err, context.Canceled) {
 		// The state has moved on since the plan: the next plan starts from what is.
 		t.Logger.Debug("action refused", "action", a.String(), "error", r.err)
 		return
 	}
 	t.Logger.Warn("action failed", "action", a.String(), "error", r.err, "failures", failures, "retry_in", wait)
-	if r.event != nil && failures == 1 {
-		t.retain(r.event)
-	}
 }
 
 // retain has an event recorded with the next plan.

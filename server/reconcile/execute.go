@@ -9,14 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/provider"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // Bounds of single calls.
@@ -32,18 +31,26 @@ const (
 // caller executes one action in a goroutine of its own.
 type caller struct {
 	*Loop
-	limiter      *rate.Limiter
+	market       *market
 	capabilities provider.Capabilities
 }
 
 func (c caller) execute(ctx context.Context, a Action) result {
 	switch a.Op {
+	case Begin:
+		return c.begin(ctx, a)
 	case Launch:
 		return c.launch(ctx, a)
 	case Ensure:
 		return c.ensure(ctx, a)
 	case Terminate, Reap:
 		return result{err: c.terminate(ctx, a)}
+	case Prune:
+		return result{err: c.prune(ctx, a)}
+	case EnsureFirewall:
+		return c.ensureFirewall(ctx, a)
+	case DeleteFirewall:
+		return result{err: c.deleteFirewall(ctx, a)}
 	case Fail:
 		a.Phase.Evidence = &provisionrv1.BootEvidence{Console: c.console(ctx, a), Taken: timestamppb.New(time.Now())}
 	}
@@ -64,26 +71,15 @@ func (c caller) command(a Action) (*raftlogv1.Command, error) {
 	switch a.Op {
 	case Create:
 		return &raftlogv1.Command{Kind: &raftlogv1.Command_CreateMachine{CreateMachine: &raftlogv1.CreateMachine{
-			Id: newMachineID(), Pool: a.Pool, Index: a.Index, PoolGeneration: a.Generation,
+			Id: newMachineID(), Pool: a.Pool, Index: a.Index, PoolGeneration: a.Generation, Heir: a.AsHeir,
 		}}}, nil
-	case Begin:
-		s := c.Store.Read()
-		m := s.Machine(a.Machine)
-		if m == nil {
-			return nil, errs.New(errs.Conflict, "cannot launch %s: its record is gone", a.Machine)
-		}
-		seed, err := c.Seed(s, s.Network(m.GetSpec().GetNetwork()))
-		if err != nil {
-			return nil, err
-		}
-		request, err := launchRequest(s, m, seed)
-		if err != nil {
-			return nil, err
-		}
-		return &raftlogv1.Command{Kind: &raftlogv1.Command_BeginLaunch{BeginLaunch: &raftlogv1.BeginLaunch{
-			Launch: request, Deadline: timestamppb.New(a.Deadline),
+	case HandOver:
+		return &raftlogv1.Command{Kind: &raftlogv1.Command_HandOver{HandOver: &raftlogv1.HandOver{
+			Slot: fmt.Sprintf("%s-%d", a.Pool, a.Index), Holder: a.Machine, Heir: a.Heir, Reason: a.Reason,
 		}}}, nil
-	case Move, Fail:
+	case Notice:
+		return &raftlogv1.Command{Kind: &raftlogv1.Command_RecordNotice{RecordNotice: &raftlogv1.RecordNotice{Id: a.Machine, Notice: a.Notice}}}, nil
+	case Move, Fail, Identify:
 		return &raftlogv1.Command{Kind: &raftlogv1.Command_SetPhase{SetPhase: a.Phase}}, nil
 	case Forget:
 		return &raftlogv1.Command{Kind: &raftlogv1.Command_ForgetMachine{ForgetMachine: &raftlogv1.ForgetMachine{Id: a.Machine}}}, nil
@@ -101,16 +97,11 @@ func (c caller) propose(ctx context.Context, command *raftlogv1.Command) error {
 	return err
 }
 
-// prepare waits for the provider's token bucket, then for a quorum to confirm the leadership.
+// prepare finds the provider and waits for a quorum to confirm the leadership.
 func (c caller) prepare(ctx context.Context, a Action) (provider.Provider, error) {
 	p, err := c.Providers.Provider(a.Provider)
 	if err != nil {
 		return nil, err
-	}
-	if c.limiter != nil {
-		if err := c.limiter.Wait(ctx); err != nil {
-			return nil, err
-		}
 	}
 	return p, c.Leadership.VerifyLeader(ctx)
 }
@@ -127,7 +118,7 @@ func (c caller) launch(ctx context.Context, a Action) result {
 	// Read after the verification: nothing that an earlier leader decided is missing.
 	m := c.Store.Read().Machine(a.Machine)
 	deadline := m.GetStatus().GetDeadline()
-	if m.GetStatus().GetPhase() != launching || deadline == nil || !time.Now().Before(deadline.AsTime()) {
+	if m.GetStatus().GetPhase() != launching || m.GetStatus().GetAttempt() != a.Attempt || deadline == nil || !time.Now().Before(deadline.AsTime()) {
 		return result{}
 	}
 	ctx, cancel = context.WithDeadline(ctx, deadline.AsTime())
@@ -143,6 +134,9 @@ func (c caller) launch(ctx context.Context, a Action) result {
 		return c.launchFailed(ctx, m, err)
 	}
 	set := setPhase(m, booting, "the provider has it", deadline.AsTime())
+	if c.capabilities.Adopted {
+		set.Reason, set.Deadline = state.Waiting+"provisionr machine adopt "+m.GetSpec().GetSlot(), nil
+	}
 	assigned := c.Store.Read().Network(m.GetSpec().GetNetwork()).GetSpec().GetManaged()
 	switch address := instance.Address.Unmap(); {
 	case !address.IsValid():
@@ -151,6 +145,7 @@ func (c caller) launch(ctx context.Context, a Action) result {
 		set.Evidence = &provisionrv1.BootEvidence{Taken: timestamppb.New(time.Now())}
 	case !assigned:
 		set.Address = address.String()
+		set.Address6 = address6(c.Store.Read(), instance)
 	}
 	// An answer is remembered by the provider's id, so there is always one.
 	set.ProviderId = cmp.Or(instance.ProviderID, a.Machine)
@@ -164,16 +159,21 @@ func (c caller) launch(ctx context.Context, a Action) result {
 // launchFailed decides by the error's kind. What can never succeed fails the machine; all else is tried again until the
 // deadline.
 func (c caller) launchFailed(ctx context.Context, m *provisionrv1.Machine, err error) result {
-	kind := provider.KindOf(err)
-	if kind == provider.Invalid {
+	r := result{err: err, event: c.delayed(m, err)}
+	switch provider.KindOf(err) {
+	case provider.Invalid:
 		set := setPhase(m, failed, "the provider refuses it: "+err.Error(), time.Time{})
 		set.Evidence = &provisionrv1.BootEvidence{Taken: timestamppb.New(time.Now())}
-		return result{err: c.propose(context.WithoutCancel(ctx), phaseCommand(set))}
+		// The choice may name what is no more, as a group that somebody deleted.
+		return result{err: c.propose(context.WithoutCancel(ctx), phaseCommand(set)), stale: m.GetSpec().GetPool()}
+	case provider.NoCapacity, provider.QuotaExceeded:
+		// Nothing was made, so the next choice may be taken: a person hears of it when there is none.
+		c.market.cool(m.GetSpec().GetProvider(), m.GetStatus().GetLaunch().GetChoice(), err)
+		return result{err: err, refused: true}
+	case provider.Unauthorized:
+		c.wait(context.WithoutCancel(ctx), m, err)
 	}
-	return result{err: err, event: &provisionrv1.Event{
-		Reason: "LaunchDelayed", Warning: true, Pool: m.GetSpec().GetPool(), Machine: m.GetMetadata().GetName(),
-		Slot: m.GetSpec().GetSlot(), Message: fmt.Sprintf("%s: %s", strings.ReplaceAll(string(kind), "_", " "), err),
-	}}
+	return r
 }
 
 func phaseCommand(set *raftlogv1.SetPhase) *raftlogv1.Command {
@@ -207,37 +207,28 @@ func (c caller) terminate(ctx context.Context, a Action) error {
 	return err
 }
 
-// ensure makes a network usable and commits what the provider adds to it.
-func (c caller) ensure(ctx context.Context, a Action) result {
-	ctx, cancel := context.WithTimeout(ctx, ensureTimeout)
+// prune deletes the duplicates of a machine that has been launched.
+func (c caller) prune(ctx context.Context, a Action) error {
+	ctx, cancel := context.WithTimeout(ctx, terminateTimeout)
 	defer cancel()
 	p, err := c.prepare(ctx, a)
 	if err != nil {
-		return result{err: err}
+		return err
 	}
-	network := c.Store.Read().Network(a.Network)
-	if network == nil || network.GetMetadata().GetGeneration() != a.Generation {
-		return result{err: errs.New(errs.Canceled, "the network has changed: %w", context.Canceled)}
+	m := c.Store.Read().Machine(a.Machine)
+	if phase := m.GetStatus().GetPhase(); m == nil || phase == launching || phase == terminating || phase == gone {
+		return errs.New(errs.Canceled, "the machine's record has changed: %w", context.Canceled)
 	}
-	c.Hook("ensure.before")
-	spec, err := p.EnsureNetwork(ctx, clone(network))
-	c.Hook("ensure.called")
+	c.Hook("prune.before")
+	err = p.Prune(ctx, a.Machine, a.ProviderID)
+	c.Hook("prune.called")
 	if err != nil {
-		return result{err: err}
+		return err
 	}
-	if spec == nil || proto.Equal(spec, network.GetSpec()) {
-		return result{generation: a.Generation}
-	}
-	completed := clone(network)
-	completed.Spec = spec
-	err = c.propose(ctx, &raftlogv1.Command{Kind: &raftlogv1.Command_ApplyObjects{ApplyObjects: &raftlogv1.ApplyObjects{
-		Objects: []*provisionrv1.Object{{Kind: &provisionrv1.Object_Network{Network: completed}}}, Uids: []string{rand.Text()},
+	return c.propose(ctx, &raftlogv1.Command{Kind: &raftlogv1.Command_RecordEvent{RecordEvent: &raftlogv1.RecordEvent{
+		Event: &provisionrv1.Event{Reason: "DuplicatePruned", Machine: a.Machine, Pool: m.GetSpec().GetPool(), Slot: m.GetSpec().GetSlot(), Warning: true,
+			Message: "the provider had made the machine more than once: only " + a.ProviderID + " is left"},
 	}}})
-	if err != nil {
-		return result{err: err}
-	}
-	c.Hook("ensure.committed")
-	return result{generation: c.Store.Read().Network(a.Network).GetMetadata().GetGeneration()}
 }
 
 // console returns the end of the machine's console; an error becomes part of the evidence.

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,16 +21,22 @@ type Tokens interface {
 }
 
 // launchRequest is the complete request for the machine's next attempt: all that a provider needs but secrets.
-func launchRequest(s *state.Snapshot, m *provisionrv1.Machine, seed *provisionrv1.Seed) (*provisionrv1.LaunchRequest, error) {
+func launchRequest(s *state.Snapshot, m *provisionrv1.Machine, seed *provisionrv1.Seed, choice *provisionrv1.Choice) (*provisionrv1.LaunchRequest, error) {
 	spec := m.GetSpec()
 	request := &provisionrv1.LaunchRequest{
 		MachineId: m.GetMetadata().GetName(), ClusterId: s.Cluster().GetId(), ClusterName: s.Cluster().GetName(),
 		Attempt: m.GetStatus().GetAttempt() + 1, Pool: spec.GetPool(), Slot: spec.GetSlot(), Fqdn: spec.GetFqdn(),
 		Os: clone(spec.GetOs()), Hardware: clone(spec.GetHardware()), Network: spec.GetNetwork(),
-		Address: m.GetStatus().GetAddress(), Seed: clone(seed),
+		Address: m.GetStatus().GetAddress(), Seed: clone(seed), Choice: clone(choice), Image: clone(spec.GetImage()),
+		Placement: clone(spec.GetPlacement()), Spot: clone(spec.GetSpot()), Labels: maps.Clone(m.GetMetadata().GetLabels()),
 	}
 	network := s.Network(spec.GetNetwork()).GetSpec()
 	if network == nil {
+		return request, nil
+	}
+	request.DnsServers = slices.Clone(network.GetDnsServers())
+	request.HttpProxy = network.GetHttpProxy()
+	if network.GetCidr() == "" && !network.GetManaged() {
 		return request, nil
 	}
 	cidr, err := netip.ParsePrefix(network.GetCidr())
@@ -41,8 +48,6 @@ func launchRequest(s *state.Snapshot, m *provisionrv1.Machine, seed *provisionrv
 	if request.Gateway == "" {
 		request.Gateway = cidr.Masked().Addr().Next().String()
 	}
-	request.DnsServers = slices.Clone(network.GetDnsServers())
-	request.HttpProxy = network.GetHttpProxy()
 	return request, nil
 }
 

@@ -64,10 +64,8 @@ type Config struct {
 	ChangingInterval time.Duration
 	// ListTimeout bounds one list. Default: 30s.
 	ListTimeout time.Duration
-	// Concurrency bounds the launches, and the other changing calls, in flight at one provider. Default: 8.
+	// Concurrency bounds the launches, and the other changing calls, in flight at one provider. Default: 16.
 	Concurrency int
-	// CallsPerSecond bounds the calls to a provider whose object does not say. Default: 20.
-	CallsPerSecond float64
 	// OrphanGrace is how long an instance that no record explains lives. Default: DefaultOrphanGrace.
 	OrphanGrace time.Duration
 	// Hook, where set, is called at every point between two steps that a crash could separate: OP.before, OP.called and
@@ -90,8 +88,7 @@ func New(c Config) (*Loop, error) {
 	c.ListInterval = orDefault(c.ListInterval, 10*time.Second)
 	c.ChangingInterval = orDefault(c.ChangingInterval, 2*time.Second)
 	c.ListTimeout = orDefault(c.ListTimeout, 30*time.Second)
-	c.Concurrency = orDefault(c.Concurrency, 8)
-	c.CallsPerSecond = orDefault(c.CallsPerSecond, 20)
+	c.Concurrency = orDefault(c.Concurrency, 16)
 	c.OrphanGrace = orDefault(c.OrphanGrace, DefaultOrphanGrace)
 	if c.Hook == nil {
 		c.Hook = func(string) {}

@@ -22,19 +22,37 @@ func (p *planner) machine(b *budget, m *provisionrv1.Machine) {
 	case terminating:
 		p.terminate(m)
 		return
-	case draining:
-		p.move(m, terminating, status.GetReason(), time.Time{})
-		return
 	}
 	if why := p.unwanted(b, m); why != "" {
 		p.move(m, terminating, why, time.Time{})
+		return
+	}
+	id := m.GetMetadata().GetName()
+	switch {
+	case status.GetPhase() == draining:
+		if p.holders[id] != nil {
+			p.move(m, terminating, status.GetReason(), time.Time{})
+		} else {
+			p.drain(m)
+		}
+		return
+	case status.GetPhase() != pending && status.GetPhase() != launching:
+		p.notice(m)
+		if p.duplicated(m) {
+			p.prune(m)
+			return
+		}
+		p.identify(m)
+	}
+	if s := b.slots[m.GetSpec().GetIndex()]; p.heirs[id] && s.holder != nil {
+		p.heir(b, s)
 		return
 	}
 	switch status.GetPhase() {
 	case pending:
 		p.begin(b, m)
 	case launching:
-		p.launch(m)
+		p.launch(b, m)
 	case booting, joining, converging:
 		p.comingUp(b, m)
 	case ready, degraded:
@@ -61,29 +79,63 @@ func (p *planner) unwanted(b *budget, m *provisionrv1.Machine) string {
 
 // begin commits the launch once nothing is missing for it. Until then a pending machine waits: no clock runs.
 func (p *planner) begin(b *budget, m *provisionrv1.Machine) {
-	if why := state.Outdated(b.pool, m); why != "" {
+	if why := p.outdated(b, m); why != "" {
 		p.move(m, terminating, why, time.Time{})
 		return
 	}
-	if !p.Listings[m.GetSpec().GetProvider()].Known {
+	name := m.GetSpec().GetProvider()
+	listing := p.Listings[name]
+	if !listing.Known {
+		if why := p.Unauthorized[name]; why != "" && m.GetStatus().GetPhase() == pending && m.GetStatus().GetReason() != state.Waiting+why {
+			p.move(m, pending, state.Waiting+why, time.Time{})
+		}
 		return
 	}
-	if name := m.GetSpec().GetNetwork(); name != "" {
-		network := p.Snapshot.Network(name)
-		done, ok := p.Ensured[name]
-		if network == nil || network.GetSpec().GetProvider() != "" && (!ok || done != network.GetMetadata().GetGeneration()) {
-			return
-		}
+	network := p.Snapshot.Network(m.GetSpec().GetNetwork())
+	if network == nil && m.GetSpec().GetNetwork() != "" || !p.usable(network) {
+		return
 	}
-	p.add(Action{Op: Begin, Machine: m.GetMetadata().GetName(), Deadline: p.now.Add(b.safety.bootDeadline)})
+	if done, ok := p.Firewalls[m.GetSpec().GetPool()]; listing.Grouped &&
+		(!ok || done.UID != b.pool.GetMetadata().GetUid() || done.Generation != b.pool.GetMetadata().GetGeneration()) {
+		return
+	}
+	limit := p.LaunchAhead
+	if limit == 0 {
+		limit = DefaultLaunchAhead
+	}
+	if p.ahead[name] >= limit {
+		return
+	}
+	p.ahead[name]++
+	p.add(Action{
+		Op: Begin, Machine: m.GetMetadata().GetName(), Provider: name, Attempt: m.GetStatus().GetAttempt() + 1,
+		Deadline: p.now.Add(b.safety.bootDeadline),
+	})
 }
 
-func (p *planner) launch(m *provisionrv1.Machine) {
+// launch repeats the call until its outcome is known. An attempt that the provider has refused is followed by another, with
+// another choice, for as long as it takes: no deadline runs while nothing is asked for.
+func (p *planner) launch(b *budget, m *provisionrv1.Machine) {
+	if p.refused(m) {
+		p.begin(b, m)
+		return
+	}
 	if p.passed(m.GetStatus().GetDeadline()) {
 		p.fail(m, "the provider did not launch it in time")
 		return
 	}
-	p.add(Action{Op: Launch, Machine: m.GetMetadata().GetName(), Provider: m.GetSpec().GetProvider()})
+	p.add(Action{
+		Op: Launch, Machine: m.GetMetadata().GetName(), Provider: m.GetSpec().GetProvider(), Attempt: m.GetStatus().GetAttempt(),
+	})
+}
+
+// outdated is state.Outdated. What a machine is to be comes from the pool as it was when the machine was made, so it is
+// right where the pool has not changed since.
+func (p *planner) outdated(b *budget, m *provisionrv1.Machine) string {
+	if m.GetSpec().GetPoolGeneration() == b.pool.GetMetadata().GetGeneration() {
+		return ""
+	}
+	return state.Outdated(b.pool, m)
 }
 
 // comingUp follows a machine from the provider's yes to ready.
@@ -93,25 +145,29 @@ func (p *planner) comingUp(b *budget, m *provisionrv1.Machine) {
 	case status.GetPhase() != converging && status.GetSessionSeen():
 		p.move(m, converging, "the agent is at work", p.now.Add(b.safety.convergeDeadline))
 		return
-	case status.GetPhase() == booting && (status.GetBootStage() != "" || status.GetKeyFingerprint() != ""):
+	case status.GetPhase() == booting && called(m):
 		p.move(m, joining, "cloud-init has called", p.now.Add(b.safety.convergeDeadline))
 		return
 	}
-	why := state.Outdated(b.pool, m)
-	if why != "" {
+	if why := p.outdated(b, m); why != "" {
 		p.move(m, terminating, why, time.Time{})
 		return
 	}
-	if status.GetPhase() == converging {
+	if status.GetPhase() == converging && status.GetDeadline() == nil {
+		// It has just taken over a slot, or is from a time without deadlines.
+		p.move(m, converging, status.GetReason(), p.now.Add(b.safety.convergeDeadline))
+		return
+	}
+	if status.GetPhase() == converging && !p.heirs[id] {
 		if v, _ := p.judge(b.pool, m); v == proven && p.converged(m) {
 			p.move(m, ready, "every assumption is proven", time.Time{})
 			return
 		}
 	}
 	listing := p.Listings[m.GetSpec().GetProvider()]
-	if since, down := p.DownSince[id]; down && listing.Known && !listing.running(id) && !p.Presence[id].Connected &&
+	if since, down := p.DownSince[id]; down && listing.Known && !listing.Capabilities.Adopted && !listing.running(id) && !p.Presence[id].Connected &&
 		p.due(later(since, status.GetSince().AsTime()).Add(max(downFor, listing.Capabilities.SettleWindow))) {
-		p.fail(m, "the machine stopped while "+phaseName(status.GetPhase()))
+		p.fail(m, "the machine stopped while "+state.PhaseName(status.GetPhase()))
 		return
 	}
 	if p.passed(status.GetDeadline()) {
@@ -225,14 +281,19 @@ func (p *planner) terminate(m *provisionrv1.Machine) {
 }
 
 // lastLaunch is the last moment at which a launch call could still act; zero where none can. A launch whose answer is
-// committed is over. No leader begins a call after the machine left launching, and none lasts longer than LaunchTimeout.
+// committed is over, but for calls of earlier attempts that another leader may have had in flight. No leader begins a call
+// after the machine left launching, and none lasts longer than LaunchTimeout.
 func (p *planner) lastLaunch(m *provisionrv1.Machine) time.Time {
 	status := m.GetStatus()
-	if status.GetProviderId() != "" {
+	ended, own := p.LaunchEnded[m.GetMetadata().GetName()]
+	switch answered := status.GetProviderId() != ""; {
+	case answered && (own || status.GetAttempt() <= 1):
 		return time.Time{}
-	}
-	if ended, ok := p.LaunchEnded[m.GetMetadata().GetName()]; ok {
+	case own:
 		return ended
+	case answered:
+		// The calls of earlier attempts began before the last one was committed.
+		return status.GetLaunchedAt().AsTime().Add(LaunchTimeout)
 	}
 	return status.GetSince().AsTime().Add(LaunchTimeout)
 }

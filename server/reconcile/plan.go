@@ -21,13 +21,17 @@ func Plan(v View, now time.Time) []Action {
 
 // plan also returns when the plan changes by the passing of time alone; zero means never.
 func plan(v View, now time.Time) ([]Action, time.Time) {
-	p := &planner{View: v, now: now, peers: map[string]int{}}
+	p := &planner{View: v, now: now, manages: manages(v.Snapshot), ahead: map[string]int{}}
 	p.networks()
+	p.firewalls()
+	p.countAhead()
+	pools := map[string]bool{}
 	for pool := range v.Snapshot.Pools() {
+		pools[pool.GetMetadata().GetName()] = true
 		p.pool(pool)
 	}
 	for m := range v.Snapshot.Machines() {
-		if v.Snapshot.Pool(m.GetSpec().GetPool()) == nil {
+		if !pools[m.GetSpec().GetPool()] {
 			p.machine(nil, m)
 		}
 	}
@@ -41,8 +45,17 @@ type planner struct {
 	now     time.Time
 	actions []Action
 	wake    time.Time
-	// peers counts the live machines of each pool that was asked about.
-	peers map[string]int
+	// manages says that there may be heirs and notices.
+	manages bool
+	// holders and heirs are those of the slots of the pool that is being planned, by machine id; peers counts the holders that
+	// live, -1 while that is not known.
+	holders map[string]*provisionrv1.Machine
+	heirs   map[string]bool
+	peers   int
+	// opinions is room for those of one judgement.
+	opinions []opinion
+	// ahead is how many machines of each provider wait for their launch call.
+	ahead map[string]int
 }
 
 func (p *planner) add(a Action) { p.actions = append(p.actions, a) }
@@ -94,11 +107,26 @@ func (p *planner) say(reason, pool string, m *provisionrv1.Machine, message stri
 func (p *planner) networks() {
 	for n := range p.Snapshot.Networks() {
 		name, generation := n.GetMetadata().GetName(), n.GetMetadata().GetGeneration()
-		if n.GetSpec().GetProvider() == "" || !p.Listings[n.GetSpec().GetProvider()].Known {
-			continue
-		}
-		if done, ok := p.Ensured[name]; !ok || done != generation {
+		if p.Listings[n.GetSpec().GetProvider()].Known && !p.usable(n) {
 			p.add(Action{Op: Ensure, Network: name, Provider: n.GetSpec().GetProvider(), Generation: generation})
+		}
+	}
+}
+
+// usable says whether the provider of a network, if it has one, has made it usable. No network is usable as well.
+func (p *planner) usable(n *provisionrv1.Network) bool {
+	if n.GetSpec().GetProvider() == "" {
+		return true
+	}
+	done, ok := p.Ensured[n.GetMetadata().GetName()]
+	return ok && done == n.GetMetadata().GetGeneration()
+}
+
+// countAhead counts the machines whose launch call is due.
+func (p *planner) countAhead() {
+	for m := range p.Snapshot.Machines() {
+		if m.GetStatus().GetPhase() == launching && !p.refused(m) {
+			p.ahead[m.GetSpec().GetProvider()]++
 		}
 	}
 }
@@ -111,6 +139,21 @@ func (p *planner) pool(pool *provisionrv1.Pool) {
 	slices.SortStableFunc(machines, func(a, b *provisionrv1.Machine) int {
 		return cmp.Compare(b.GetSpec().GetIndex(), a.GetSpec().GetIndex())
 	})
+	p.holders, p.heirs, p.peers = make(map[string]*provisionrv1.Machine, len(machines)), map[string]bool{}, -1
+	free := map[uint32]bool{}
+	for s := range p.Snapshot.SlotsOf(name) {
+		p.holders[s.GetHolder()] = nil
+		if s.GetHeir() != "" {
+			p.heirs[s.GetHeir()] = true
+		}
+		free[s.GetIndex()] = s.GetHolder() == ""
+	}
+	delete(p.holders, "")
+	for _, m := range machines {
+		if _, holds := p.holders[m.GetMetadata().GetName()]; holds {
+			p.holders[m.GetMetadata().GetName()] = m
+		}
+	}
 	b := p.newBudget(pool, machines)
 	for _, m := range machines {
 		p.machine(b, m)
@@ -119,7 +162,7 @@ func (p *planner) pool(pool *provisionrv1.Pool) {
 		return
 	}
 	for i := range pool.GetSpec().GetSize() {
-		if b.slots[i+1] == nil {
+		if free[i+1] {
 			p.add(Action{Op: Create, Pool: name, Index: i + 1, Generation: pool.GetMetadata().GetGeneration()})
 		}
 	}

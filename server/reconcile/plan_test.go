@@ -36,6 +36,8 @@ func newScene(size uint32, change func(*provisionrv1.Pool)) *scene {
 		Listings: map[string]reconcile.Listing{"local": {Known: true, Started: epoch, Instances: map[string]provider.Instance{}}},
 		Presence: map[string]reconcile.Presence{}, Ensured: map[string]uint64{"local": 1}, DownSince: map[string]time.Time{},
 		Unexplained: map[string]time.Time{}, LaunchEnded: map[string]time.Time{}, Terminated: map[string]time.Time{},
+		Refused: map[string]uint32{}, Pruned: map[string]time.Time{}, Unauthorized: map[string]string{},
+		Firewalls: map[string]reconcile.EnsuredFirewall{}, Groups: map[string]reconcile.Groups{},
 		DesiredHash: func(string) string { return "h" },
 	}
 	s.tx.Put(&provisionrv1.Network{
@@ -48,8 +50,21 @@ func newScene(size uint32, change func(*provisionrv1.Pool)) *scene {
 	if change != nil {
 		change(pool)
 	}
+	if pool.Spec.Hardware != nil {
+		pool.Metadata.Generation++
+	}
+	s.tx.PutCluster(&provisionrv1.Cluster{Id: "c", FeatureLevel: 2})
 	s.tx.Put(pool)
+	for i := range size {
+		s.slot(i+1, "", "")
+	}
 	return s
+}
+
+// slot writes a slot.
+func (s *scene) slot(index uint32, holder, heir string) {
+	name := fmt.Sprintf("web-%d", index)
+	s.tx.Put(&provisionrv1.Slot{Metadata: &provisionrv1.Metadata{Name: name}, Pool: "web", Index: index, Holder: holder, Heir: heir})
 }
 
 // machine adds one in a phase since the epoch, ten minutes before it is planned.
@@ -73,6 +88,7 @@ func (s *scene) machine(index uint32, phase provisionrv1.Phase, change func(*pro
 	}
 	if phase >= provisionrv1.Phase_PHASE_CONVERGING && phase <= provisionrv1.Phase_PHASE_UNREACHABLE {
 		m.Status.SessionSeen = true
+		m.Status.Deadline = timestamppb.New(epoch.Add(time.Hour))
 		m.Status.Agent = &provisionrv1.AgentStatus{Converged: true, DesiredHash: "h"}
 		s.view.Presence["m-"+slot] = reconcile.Presence{Connected: true}
 	}
@@ -80,6 +96,9 @@ func (s *scene) machine(index uint32, phase provisionrv1.Phase, change func(*pro
 		change(m)
 	}
 	s.tx.Put(m)
+	if phase != provisionrv1.Phase_PHASE_GONE {
+		s.slot(index, m.Metadata.Name, "")
+	}
 	return s
 }
 

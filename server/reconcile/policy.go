@@ -1,11 +1,9 @@
 package reconcile
 
 import (
-	"strings"
 	"time"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
-	"github.com/provisionr/provisionr/server/state"
 )
 
 // Short names of the phases.
@@ -24,10 +22,6 @@ const (
 	failed      = provisionrv1.Phase_PHASE_FAILED
 )
 
-func phaseName(p provisionrv1.Phase) string {
-	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
-}
-
 // Defaults of Safety.
 const (
 	defaultSilentAfter      = 120 * time.Second
@@ -37,7 +31,7 @@ const (
 
 // safety is a pool's Safety with its defaults.
 type safety struct {
-	maxUnavailable                              int
+	maxUnavailable, maxSurge                    int
 	repair                                      bool
 	silentAfter, bootDeadline, convergeDeadline time.Duration
 }
@@ -51,6 +45,7 @@ func safetyOf(p *provisionrv1.Pool) safety {
 	if s != nil && s.MaxUnavailable != nil {
 		out.maxUnavailable = int(s.GetMaxUnavailable())
 	}
+	out.maxSurge = int(s.GetMaxSurge())
 	if s.GetSilentAfter() != nil {
 		out.silentAfter = s.GetSilentAfter().AsDuration()
 	}
@@ -67,22 +62,6 @@ func safetyOf(p *provisionrv1.Pool) safety {
 // enough for an agent to change servers.
 func (s safety) unreachableAfter() time.Duration {
 	return min(max(s.silentAfter/4, time.Second), 30*time.Second)
-}
-
-// retryAfter is how long a failed machine stays before it is replaced: longer with each failure of its slot under the
-// pool's present generation. A changed pool deserves a new try at once.
-func retryAfter(s *state.Snapshot, p *provisionrv1.Pool, m *provisionrv1.Machine) time.Duration {
-	if m.GetSpec().GetPoolGeneration() != p.GetMetadata().GetGeneration() {
-		return 0
-	}
-	failures := 0
-	for other := range s.MachinesOf(p.GetMetadata().GetName()) {
-		if other.GetSpec().GetIndex() == m.GetSpec().GetIndex() && other.GetStatus().GetEvidence() != nil &&
-			other.GetSpec().GetPoolGeneration() == m.GetSpec().GetPoolGeneration() {
-			failures++
-		}
-	}
-	return backoff(failures, 10*time.Second, 10*time.Minute)
 }
 
 // backoff doubles from base with each failure after the first, up to the limit.

@@ -1,8 +1,8 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -20,19 +20,26 @@ const (
 	refuted
 )
 
+// opinion is what one peer has against a machine; nothing where it is empty.
+type opinion struct{ observer, bad string }
+
 // judge weighs the newest proofs about a machine. Agents report changes only, so a proof stands until its observer
 // reports another outcome, whatever desired state it was made under.
 func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdict, string) {
 	id := m.GetMetadata().GetName()
 	allowed := pool.GetSpec().GetVerify().GetUnprovable()
 	own, wrong := 0, ""
-	peers := map[string]string{}
+	// A machine has few observers, and there are many machines: a short list is quicker than a map.
+	peers := p.opinions[:0]
 	for proof := range p.Snapshot.Proofs(id) {
 		bad := objection(proof, allowed)
 		switch {
 		case proof.GetObserver() != id:
-			if before, seen := peers[proof.GetObserver()]; !seen || before == "" {
-				peers[proof.GetObserver()] = bad
+			at := slices.IndexFunc(peers, func(o opinion) bool { return o.observer == proof.GetObserver() })
+			if at < 0 {
+				peers = append(peers, opinion{proof.GetObserver(), bad})
+			} else if peers[at].bad == "" {
+				peers[at].bad = bad
 			}
 		case bad != "":
 			if wrong == "" {
@@ -42,6 +49,7 @@ func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdi
 			own++
 		}
 	}
+	p.opinions = peers
 	switch {
 	case wrong != "":
 		return refuted, wrong
@@ -49,18 +57,19 @@ func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdi
 		return waiting, "nothing is proven yet"
 	}
 	bad := ""
-	for _, observer := range slices.Sorted(maps.Keys(peers)) {
-		peer := p.Snapshot.Machine(observer)
+	slices.SortFunc(peers, func(a, b opinion) int { return cmp.Compare(a.observer, b.observer) })
+	for _, o := range peers {
+		peer := p.holders[o.observer]
 		switch {
-		case peer.GetSpec().GetPool() != m.GetSpec().GetPool() || !p.live(peer):
-		case peers[observer] == "":
+		case !p.live(peer):
+		case o.bad == "":
 			return proven, ""
 		case bad == "":
-			bad = fmt.Sprintf("as seen by %s: %s", peer.GetSpec().GetSlot(), peers[observer])
+			bad = fmt.Sprintf("as seen by %s: %s", peer.GetSpec().GetSlot(), o.bad)
 		}
 	}
-	live := p.livePeers(m.GetSpec().GetPool())
-	if p.live(m) {
+	live := p.livePeers()
+	if p.live(p.holders[id]) {
 		live--
 	}
 	switch {
@@ -86,21 +95,21 @@ func objection(proof *provisionrv1.Proof, unprovable []string) string {
 	return fmt.Sprintf("%s: expected %s, found %s", proof.GetAssumption(), proof.GetExpected(), proof.GetFound())
 }
 
-// livePeers returns how many machines of a pool could be expected to look at others.
-func (p *planner) livePeers(pool string) int {
-	n, counted := p.peers[pool]
-	if !counted {
-		for m := range p.Snapshot.MachinesOf(pool) {
+// livePeers returns how many machines of the pool that is being planned could be expected to look at others.
+func (p *planner) livePeers() int {
+	if p.peers < 0 {
+		p.peers = 0
+		for _, m := range p.holders {
 			if p.live(m) {
-				n++
+				p.peers++
 			}
 		}
-		p.peers[pool] = n
 	}
-	return n
+	return p.peers
 }
 
-// live says whether the machine could be expected to look at its peers.
+// live says whether the machine, one of the pool that is being planned, could be expected to look at its peers. Heirs look as
+// well, but nobody waits for them.
 func (p *planner) live(m *provisionrv1.Machine) bool {
 	if m == nil || m.GetMetadata().GetDeleted() != nil || !m.GetStatus().GetSessionSeen() || m.GetStatus().GetQuarantined() != "" {
 		return false

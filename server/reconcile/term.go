@@ -14,6 +14,8 @@ import (
 const (
 	// maxProposals bounds the commands in flight.
 	maxProposals = 64
+	// maxBegins bounds the machines for which offers are asked at one provider.
+	maxBegins = 64
 	// maxInFlight bounds all actions in flight.
 	maxInFlight = 256
 	// restBetweenPlans gathers changes that come together; a plan that takes long rests longer.
@@ -28,6 +30,7 @@ const (
 type term struct {
 	*Loop
 	workers sync.WaitGroup
+	market  *market
 	// results is read whenever the term does not plan; its senders give up when the term ends.
 	results chan result
 
@@ -38,6 +41,9 @@ type term struct {
 	presence    map[string]Presence
 	ensured     map[string]uint64
 	launchEnded map[string]time.Time
+	refused     map[string]uint32
+	pruned      map[string]time.Time
+	firewalls   map[string]EnsuredFirewall
 	terminated  map[string]time.Time
 	downSince   map[string]time.Time
 	unexplained map[string]time.Time
@@ -61,8 +67,13 @@ type retry struct {
 type result struct {
 	action  Action
 	listing *listed
+	groups  *grouped
 	at      time.Time
 	err     error
+	// refused says that the provider has definitely made nothing, and that another choice may be taken.
+	refused bool
+	// stale says that what was ensured and offered for the pool does not hold any more.
+	stale string
 	// generation of the network that was ensured, as committed.
 	generation uint64
 	// event to record.
@@ -73,7 +84,8 @@ func newTerm(l *Loop) *term {
 	return &term{
 		Loop: l, results: make(chan result, maxInFlight+16), accounts: map[string]*account{}, inFlight: map[string]work{},
 		retries: map[string]retry{}, said: map[string]time.Time{}, presence: map[string]Presence{}, ensured: map[string]uint64{},
-		launchEnded: map[string]time.Time{}, terminated: map[string]time.Time{},
+		launchEnded: map[string]time.Time{}, terminated: map[string]time.Time{}, refused: map[string]uint32{},
+		pruned: map[string]time.Time{}, firewalls: map[string]EnsuredFirewall{}, market: newMarket(),
 		downSince: map[string]time.Time{}, unexplained: map[string]time.Time{},
 	}
 }
@@ -100,11 +112,16 @@ func (t *term) run(ctx context.Context) error {
 		t.pendingEvents = nil
 		wake = t.dispatch(ctx, actions, wake)
 		rest := max(restBetweenPlans, 2*time.Since(start))
-		if !t.pause(ctx, timer, rest) {
+		settled, ok := t.pause(ctx, timer, rest)
+		if !ok {
 			return ctx.Err()
 		}
 		until := time.Hour
-		if !wake.IsZero() {
+		switch {
+		case settled:
+			// The plan does not know of these results yet.
+			until = 0
+		case !wake.IsZero():
 			until = max(0, time.Until(wake))
 		}
 		timer.Reset(until)
@@ -123,29 +140,36 @@ func (t *term) run(ctx context.Context) error {
 	}
 }
 
-// pause waits, taking results meanwhile so that no worker waits for the loop. It says false when the term ends.
-func (t *term) pause(ctx context.Context, timer *time.Timer, d time.Duration) bool {
+// pause waits, taking results meanwhile so that no worker waits for the loop, and says whether there were any. It is not
+// ok when the term ends.
+func (t *term) pause(ctx context.Context, timer *time.Timer, d time.Duration) (settled, ok bool) {
 	timer.Reset(d)
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return settled, false
 		case <-timer.C:
-			return true
+			return settled, true
 		case r := <-t.results:
 			t.settle(r)
+			settled = true
 		}
 	}
 }
 
 func (t *term) view(s *state.Snapshot) View {
-	listings := make(map[string]Listing, len(t.accounts))
+	listings, groups, unauthorized := make(map[string]Listing, len(t.accounts)), map[string]Groups{}, map[string]string{}
 	for name, a := range t.accounts {
-		listings[name] = a.listing
+		listings[name], groups[name] = a.listing, a.groups
+		if why := a.refused[listOp]; why != "" {
+			unauthorized[name] = why
+		}
 	}
 	return View{
 		Snapshot: s, Listings: listings, Presence: t.presence, Ensured: t.ensured, DownSince: t.downSince,
 		Unexplained: t.unexplained, LaunchEnded: t.launchEnded, Terminated: t.terminated, OrphanGrace: t.OrphanGrace,
+		Refused: t.refused, Pruned: t.pruned, Unauthorized: unauthorized, Firewalls: t.firewalls, Groups: groups,
+		LaunchAhead: 4 * t.Concurrency,
 		DesiredHash: func(id string) string { return t.DesiredHash(s, id) },
 	}
 }
@@ -174,6 +198,9 @@ func (t *term) observe(s *state.Snapshot, now time.Time) {
 	deleteIf(t.presence, forget)
 	deleteIf(t.launchEnded, forget)
 	deleteIf(t.terminated, forget)
+	deleteIf(t.refused, forget)
+	deleteIf(t.pruned, forget)
+	t.market.keep(func(pool string) bool { return s.Pool(pool) != nil })
 	deleteIf(t.downSince, forget)
 	deleteIf(t.unexplained, func(key string) bool {
 		name, id, _ := strings.Cut(key, "/")
@@ -188,18 +215,4 @@ func deleteIf[V any](m map[string]V, drop func(string) bool) {
 			delete(m, k)
 		}
 	}
-}
-
-// changing says whether machines of the provider come or go, so that its lists must be fresh.
-func changing(s *state.Snapshot, name string) bool {
-	for m := range s.Machines() {
-		if m.GetSpec().GetProvider() != name {
-			continue
-		}
-		switch m.GetStatus().GetPhase() {
-		case launching, booting, joining, converging, unreachable, draining, terminating:
-			return true
-		}
-	}
-	return false
 }

@@ -205,3 +205,55 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+// TestHeir gives an heir its own address under the slot's name, while its peers see the holder alone.
+func TestHeir(t *testing.T) {
+	l := newLog(t)
+	store := l.store.Read()
+	if store.Cluster().GetFeatureLevel() < 2 {
+		l.must(t, &raftlogv1.Command{Kind: &raftlogv1.Command_PutMember{PutMember: &raftlogv1.PutMember{Member: leveled(store.Member("s1"), 2)}}})
+		l.must(t, &raftlogv1.Command{Kind: &raftlogv1.Command_SetFeatureLevel{SetFeatureLevel: &raftlogv1.SetFeatureLevel{Level: 2}}})
+	}
+	l.must(t, apply(poolObject("duo", &provisionrv1.PoolSpec{Size: 2, Os: &provisionrv1.OperatingSystem{Distribution: "debian", Release: "12"}})))
+	create := func(id string, index uint32, heir bool) {
+		l.must(t, &raftlogv1.Command{Kind: &raftlogv1.Command_CreateMachine{CreateMachine: &raftlogv1.CreateMachine{
+			Id: id, Pool: "duo", Index: index, PoolGeneration: 1, Heir: heir,
+		}}})
+	}
+	create("m-1", 1, false)
+	create("m-2", 2, false)
+	before := compiled(t, l, "m-2")
+	create("m-heir", 1, true)
+	heir := compiled(t, l, "m-heir")
+	own := decode(t, heir, "machine", &agentv1.MachineComponent{})
+	address := l.store.Read().Machine("m-heir").GetStatus().GetAddress()
+	if own.GetName() != "duo-1" || own.GetMachineId() != "m-heir" || own.GetAddress() != address || address == "" {
+		t.Errorf("the heir is told %v", own)
+	}
+	if after := compiled(t, l, "m-2"); after.Hash() != before.Hash() {
+		t.Error("a peer is told of an heir")
+	}
+	l.must(t, &raftlogv1.Command{Kind: &raftlogv1.Command_HandOver{HandOver: &raftlogv1.HandOver{Slot: "duo-1", Holder: "m-1", Heir: "m-heir"}}})
+	members := decode(t, compiled(t, l, "m-2"), "members/duo/0", &agentv1.MemberChunk{})
+	if m := members.GetMembers()[0]; m.GetMachineId() != "m-heir" || m.GetAddress() != address {
+		t.Errorf("after the handover the peer sees %v", m)
+	}
+	if compiled(t, l, "m-heir").Hash() == heir.Hash() {
+		t.Error("the heir does not learn that it has the name")
+	}
+}
+
+func leveled(m *provisionrv1.Member, level uint32) *provisionrv1.Member {
+	m = proto.CloneOf(m)
+	m.FeatureLevel = level
+	return m
+}
+
+func compiled(t testing.TB, l *log, id string) *Compiled {
+	t.Helper()
+	c, err := Compile(l.store.Read(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
