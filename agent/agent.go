@@ -5,10 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +45,11 @@ type Parts struct {
 	Stub Stub
 	// Canary listens for the firewall's deny proof until ctx ends. Nil means none.
 	Canary func(ctx context.Context, address, machineID string) error
+	// Commands runs what operators ask for. Nil refuses all.
+	Commands link.Runner
+	// Settled is called after each run that changed something, which has read much that the next ones will not. Nil does
+	// nothing.
+	Settled func()
 }
 
 // Stub is the machine's name service: package stub.
@@ -87,6 +92,9 @@ func New(c Config) (*Agent, error) {
 	if c.Host == nil || c.Parts.Resources == nil || c.Parts.Prover == nil || c.Logger == nil {
 		return nil, errs.New(errs.Internal, "cannot make agent: a required field is missing")
 	}
+	if c.Parts.Commands == nil {
+		c.Parts.Commands = noCommands{}
+	}
 	a := &Agent{config: c, moved: make(chan struct{}, 1)}
 	if err := c.Host.MkdirAll(RunDir, 0o755); err != nil {
 		return nil, errs.New(errs.Internal, "cannot make %s: %w", RunDir, err)
@@ -114,13 +122,20 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	a.link, err = link.New(link.Config{
-		Identity: a.identity, Store: a.cache, Outbox: outbox, Runner: host.Processes{}, Desired: a.take, Verify: a.verify,
+		Identity: a.identity, Store: a.cache, Outbox: outbox, Runner: c.Parts.Commands, Desired: a.take, Verify: a.verify,
 		Connected: a.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.cache.Close())
 	}
 	return a, nil
+}
+
+// noCommands runs nothing for anybody.
+type noCommands struct{}
+
+func (noCommands) Stream(context.Context, host.Command, io.Writer, io.Writer) (int, error) {
+	return 0, errs.New(errs.Unsupported, "cannot run commands on this machine: it runs none for operators")
 }
 
 // bootID changes with each boot of the machine. A container has its host's in the kernel, so it gets one of its own, kept
@@ -220,8 +235,9 @@ func (a *Agent) ran(r converge.Report) {
 	recovered := before != nil && before.Err() != nil && r.Run.Err() == nil
 	if r.First || recovered || len(r.Changes) > 0 {
 		a.proofs.again()
-		// A run that changed something has read much that the next ones will not.
-		debug.FreeOSMemory()
+		if a.config.Parts.Settled != nil {
+			a.config.Parts.Settled()
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
@@ -31,6 +32,6 @@ func RealParts(h *host.Host, logger *slog.Logger) (Parts, error) {
 			return prove.New(prove.Config{Host: h, Results: last})
 		},
 		Stub:   names,
-		Canary: prove.Canary,
+		Canary: prove.Canary, Commands: host.Processes{}, Settled: debug.FreeOSMemory,
 	}, nil
 }

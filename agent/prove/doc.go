@@ -10,6 +10,6 @@
 // a dead machine is silent too: it counts only together with an allowed port that answers.
 //
 // Invariants: texts do not change while nothing has changed, so that only changes are reported (measured values are put
-// into classes); a whole set is done within [Timeout]; the number of probes is bounded: above 20 members a machine
-// looks at its 4 successors in the ring of slots.
+// into classes); a whole set is done within [Timeout], where sshd answers within it; the number of probes is bounded: above
+// 20 members a machine looks at its 4 successors in the ring of slots.
 package prove

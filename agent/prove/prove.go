@@ -19,10 +19,13 @@ import (
 )
 
 const (
-	// Timeout bounds a whole set of proofs.
+	// Timeout bounds a whole set of proofs, but for the wait for sshd's banner.
 	Timeout = 2 * time.Second
 	// probeTimeout bounds one connection.
 	probeTimeout = time.Second
+	// bannerTimeout bounds the wait for sshd's first line. It starts a process for each connection, which takes more than
+	// a second on a machine that is emulated or busy.
+	bannerTimeout = 5 * time.Second
 	// allPeers is the largest pool in which every machine looks at every other; in larger ones it looks at ringPeers.
 	allPeers  = 20
 	ringPeers = 4
@@ -101,6 +104,7 @@ func unprovable(expected, found, remedy string) verdict {
 
 // Own proves the machine's own assumptions, always in the same order.
 func (p *Prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	run, join := p.checked(ctx)
@@ -117,7 +121,7 @@ func (p *Prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
 		{"clock", func(ctx context.Context) verdict { return p.clock(ctx, s) }},
 		{"firewall", func(ctx context.Context) verdict { return p.firewall(ctx, s, run) }},
 		{"services", func(context.Context) verdict { return resources(run, "services", "service") }},
-		{"ssh", func(ctx context.Context) verdict { return p.ssh(ctx, m.GetAddress()) }},
+		{"ssh", func(context.Context) verdict { return p.ssh(whole, m.GetAddress()) }},
 	})
 }
 
@@ -126,7 +130,7 @@ func (p *Prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
 func (p *Prover) Peers(ctx context.Context, s *desired.State) []*agentv1.Proof {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	peers := sample(s)
+	peers := Sample(s)
 	sets := make([][]*agentv1.Proof, len(peers))
 	var wg sync.WaitGroup
 	for i, peer := range peers {
@@ -164,9 +168,9 @@ func bounded(s string) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// sample returns the peers that this machine looks at: all of a small pool, else its successors in the ring of slots, so
+// Sample returns the peers that this machine looks at: all of a small pool, else its successors in the ring of slots, so
 // that every machine is looked at by as many others.
-func sample(s *desired.State) []*agentv1.Member {
+func Sample(s *desired.State) []*agentv1.Member {
 	peers := s.Peers()
 	if len(peers) < allPeers {
 		return peers

@@ -310,6 +310,64 @@ func TestSilenceIsSoonTold(t *testing.T) {
 	}
 }
 
+// A machine that is emulated or busy takes its time to start sshd for a connection.
+func TestSSHBanner(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		line  string
+		state agentv1.ProofState
+		found string
+		took  time.Duration
+	}{
+		"slow sshd":        {4 * time.Second, "SSH-2.0-OpenSSH_9.2\r\n", yes, "SSH-2.0-OpenSSH_9.2", 4 * time.Second},
+		"slower":           {bannerTimeout + time.Second, "SSH-2.0-OpenSSH_9.2\r\n", no, "says nothing within 5s", bannerTimeout},
+		"half a banner":    {0, "SSH-2.0-Open", no, "says nothing within 5s", bannerTimeout},
+		"another protocol": {3 * time.Second, "220 mail\r\n", no, "not sshd", 3 * time.Second},
+	} {
+		w := newWorld(t)
+		synctest.Test(t, func(t *testing.T) {
+			w.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if !strings.HasSuffix(address, ":22") {
+					return w.connectTo(ctx, network, address)
+				}
+				here, there := net.Pipe()
+				go func() {
+					defer there.Close()
+					time.Sleep(c.after)
+					if _, err := there.Write([]byte(c.line)); err == nil {
+						_, _ = there.Read(make([]byte, 1)) // until the prover hangs up
+					}
+				}()
+				return here, nil
+			}
+			began := time.Now()
+			proofs := w.Own(t.Context(), state())
+			took := time.Since(began)
+			for _, p := range proofs {
+				if p.Assumption != "ssh" && p.State != yes {
+					t.Errorf("%s: %v", name, p)
+				}
+				if p.Assumption == "ssh" && (p.State != c.state || !strings.Contains(p.Found, c.found) || took != c.took) {
+					t.Errorf("%s: %v after %s", name, p, took)
+				}
+			}
+			time.Sleep(c.after) // the other side ends
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		here, there := net.Pipe()
+		defer there.Close()
+		w.dial = func(context.Context, string, string) (net.Conn, error) { return here, nil }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if w.ssh(ctx, "10.0.0.1"); time.Since(began) != time.Second {
+			t.Errorf("it waited %s although it was to end after a second", time.Since(began))
+		}
+	})
+}
+
 func TestSampleLooksAtEveryMachineEquallyOften(t *testing.T) {
 	for _, size := range []int{1, 2, 20, 21, 50} {
 		seen := make(map[string]int)
@@ -318,7 +376,7 @@ func TestSampleLooksAtEveryMachineEquallyOften(t *testing.T) {
 			for i := 1; i <= size; i++ {
 				s.Members["p"] = append(s.Members["p"], &agentv1.Member{Index: uint32(i), MachineId: fmt.Sprint(i), Address: "10.0.0.1"})
 			}
-			for _, m := range sample(s) {
+			for _, m := range Sample(s) {
 				if m.MachineId == fmt.Sprint(own) {
 					t.Errorf("size %d: machine %d looks at itself", size, own)
 				}

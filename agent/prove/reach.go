@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,13 +36,15 @@ const (
 	refused
 	connected
 	unreachable
+	// mute: it was connected, and did not say a line in time.
+	mute
 )
 
-// connect tries a port and returns the first line that it says, if asked for.
-func (p *Prover) connect(ctx context.Context, address string, port uint32, line bool) (reply, string) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+// connect tries a port and returns the first line that it says within patience; none is waited for if that is zero.
+func (p *Prover) connect(ctx context.Context, address string, port uint32, patience time.Duration) (reply, string) {
+	dialing, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	conn, err := p.dial(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
+	conn, err := p.dial(dialing, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	var timeout net.Error
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -52,14 +55,16 @@ func (p *Prover) connect(ctx context.Context, address string, port uint32, line 
 		return unreachable, ""
 	}
 	defer func() { _ = conn.Close() }() // only read from
-	if !line {
+	if patience == 0 || conn.SetReadDeadline(time.Now().Add(patience)) != nil {
 		return connected, ""
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(probeTimeout)); err != nil {
-		return connected, ""
-	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // the agent ends: so does the wait
+	defer stop()
 	text, err := bufio.NewReaderSize(conn, maxLine).ReadSlice('\n')
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return mute, ""
+	case err != nil:
 		return connected, ""
 	}
 	return connected, strings.TrimSpace(strings.ToValidUTF8(string(text), ""))
@@ -69,11 +74,13 @@ func (p *Prover) connect(ctx context.Context, address string, port uint32, line 
 func (p *Prover) ssh(ctx context.Context, address string) verdict {
 	expected := fmt.Sprintf("sshd answers on %s:%d", address, sshPort)
 	const remedy = "see systemctl status ssh on the machine"
-	switch r, line := p.connect(ctx, address, sshPort, true); {
+	switch r, line := p.connect(ctx, address, sshPort, bannerTimeout); {
 	case r == connected && strings.HasPrefix(line, "SSH-2.0-"):
 		return proven(expected, line)
 	case r == connected:
 		return failed(expected, "something answers that is not sshd", remedy)
+	case r == mute:
+		return failed(expected, fmt.Sprintf("it takes connections, and says nothing within %s", bannerTimeout), remedy+", and whether the machine is overloaded")
 	case r == refused:
 		return failed(expected, "nothing listens", remedy)
 	default:
@@ -93,7 +100,7 @@ func (p *Prover) firewall(ctx context.Context, s *desired.State, run outcomes) v
 	if v.state != agentv1.ProofState_PROOF_STATE_PROVEN {
 		return v
 	}
-	r, line := p.connect(ctx, s.Machine.GetAddress(), CanaryPort, true)
+	r, line := p.connect(ctx, s.Machine.GetAddress(), CanaryPort, probeTimeout)
 	if r != connected || line != s.Machine.GetMachineId() {
 		return failed(v.expected, fmt.Sprintf("the listener of the deny proof does not answer on port %d", CanaryPort), "see who uses the port on the machine, and the agent's log")
 	}
@@ -111,10 +118,10 @@ func (p *Prover) peerFirewall(ctx context.Context, s *desired.State, peer *agent
 	defer cancel()
 	began, denied := time.Now(), make(chan reply, 1)
 	go func() {
-		r, _ := p.connect(ctx, peer.Address, CanaryPort, false)
+		r, _ := p.connect(ctx, peer.Address, CanaryPort, 0)
 		denied <- r
 	}()
-	allowed, _ := p.connect(ctx, peer.Address, port, false)
+	allowed, _ := p.connect(ctx, peer.Address, port, 0)
 	if took := time.Since(began); allowed == connected || allowed == refused {
 		// The same kernel, asked at the same time, answers for the other port just as soon if it answers at all.
 		defer time.AfterFunc(max(silenceTurns*took, minSilence)-took, cancel).Stop()
