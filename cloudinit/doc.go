@@ -6,6 +6,8 @@
 // the agent from any server that answers, verifies it by SHA-256 and starts it. The unit runs again at each boot until
 // the agent is in place, and changes nothing afterwards.
 //
+// [Adopt] is the same for a machine that exists already: a shell script instead of user-data.
+//
 // Every value is validated against a narrow alphabet before it is placed between quotes: no value can add a line, a key
 // or a command. The join token is written to /etc/provisionr/bootstrap.json alone; beacons carry a token derived from it,
 // because they are sent without checking the server's certificate.

@@ -1,6 +1,7 @@
 package cloudinit
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ func MetaData(machineID, hostname string) ([]byte, error) {
 type Network struct {
 	// Interface to configure. Default: eth0. A glob would not do: cloud-init 22.4 ignores match by name.
 	Interface string
+	// HardwareAddress finds the interface by its address and renames it. Default: it is found by its name.
+	HardwareAddress net.HardwareAddr
 	// Address with the network's prefix length.
 	Address netip.Prefix
 	// Gateway is the default route; the zero Addr means none. It must be within the network.
@@ -48,6 +51,9 @@ func NetworkConfig(n Network) ([]byte, error) {
 	}
 	var b strings.Builder
 	b.WriteString("version: 2\nethernets:\n  " + device + ":\n")
+	if len(n.HardwareAddress) > 0 {
+		b.WriteString("    match: {macaddress: '" + n.HardwareAddress.String() + "'}\n    set-name: " + device + "\n")
+	}
 	b.WriteString("    dhcp4: false\n    dhcp6: false\n    accept-ra: false\n")
 	b.WriteString("    addresses: ['" + n.Address.String() + "']\n")
 	if n.Gateway.IsValid() {

@@ -2,7 +2,6 @@ package cloudinit
 
 import (
 	_ "embed"
-	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -48,12 +47,9 @@ func Render(s Seed) ([]byte, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	bootstrap, err := json.Marshal(Bootstrap{
-		ClusterID: s.ClusterID, MachineID: s.MachineID, Attempt: s.Attempt, Token: s.JoinToken, CAPins: s.CAPins,
-		AgentEndpoints: s.AgentEndpoints,
-	})
+	files, err := s.files()
 	if err != nil {
-		return nil, errs.New(errs.Internal, "cannot encode the bootstrap file: %w", err)
+		return nil, err
 	}
 	hostname, _, _ := strings.Cut(s.FQDN, ".")
 	var b strings.Builder
@@ -64,11 +60,9 @@ func Render(s Seed) ([]byte, error) {
 	b.WriteString("manage_etc_hosts: false\nlocale: false\nssh_genkeytypes: [ed25519]\n")
 	b.WriteString("package_update: false\npackage_upgrade: false\n")
 	b.WriteString("write_files:\n")
-	writeFile(&b, BootstrapPath, "0600", string(bootstrap)+"\n")
-	writeFile(&b, valuesPath, "0600", s.values())
-	writeFile(&b, scriptPath, "0700", bootstrapScript)
-	writeFile(&b, "/etc/systemd/system/"+BootstrapUnit, "0644", bootstrapUnit)
-	writeFile(&b, "/etc/systemd/system/"+AgentUnit, "0644", agentUnit)
+	for _, f := range files {
+		writeFile(&b, f)
+	}
 	// Enabling has systemd read the unit files, once for both: each time costs a booting machine a quarter of a second.
 	// Without --no-block the rest of the boot would wait for the download.
 	b.WriteString("runcmd:\n")
@@ -96,9 +90,9 @@ func (s Seed) values() string {
 }
 
 // writeFile adds one entry of write_files with its content as a literal block scalar.
-func writeFile(b *strings.Builder, path, mode, content string) {
-	b.WriteString("- path: " + path + "\n  permissions: '" + mode + "'\n  content: |\n")
-	for line := range strings.Lines(content) {
+func writeFile(b *strings.Builder, f file) {
+	b.WriteString("- path: " + f.path + "\n  permissions: '" + f.mode + "'\n  content: |\n")
+	for line := range strings.Lines(f.content) {
 		if line != "\n" {
 			b.WriteString("    ")
 		}

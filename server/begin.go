@@ -15,10 +15,11 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/ca"
+	"github.com/provisionr/provisionr/server/fsm"
 )
 
 // featureLevel is the newest command set that this build understands.
-const featureLevel = 1
+const featureLevel = fsm.Level
 
 // localName names the provider of system containers and its network.
 const localName = "local"

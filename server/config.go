@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/provider/sim"
 )
 
 // Ports of a member, one purpose each.
@@ -27,8 +29,6 @@ type Ports struct {
 type Local struct {
 	// CIDR of the machines' network, used when the cluster begins. Default: 10.213.0.0/24.
 	CIDR netip.Prefix
-	// CacheDir keeps root file systems and packages for all clusters of the host. Default: /var/cache/provisionr.
-	CacheDir string
 }
 
 // Config of a member.
@@ -58,8 +58,12 @@ type Config struct {
 	Admin func(Credentials) error
 	// Ready is called once, when the member serves. Default: nothing.
 	Ready func()
+	// CacheDir keeps what providers of this host can make again, for all clusters of the host. Default: /var/cache/provisionr.
+	CacheDir string
 	// Local switches the local provider on; nil leaves it off.
 	Local *Local
+	// Simulate runs the agent of a simulated machine until ctx ends. Default: machines of the provider sim never join.
+	Simulate func(ctx context.Context, m sim.Machine) error
 	// Version is reported.
 	Version string
 	// Progress gets a line for each long step at the start. Default: none.
@@ -95,12 +99,12 @@ func (c *Config) check() error {
 	if c.Ready == nil {
 		c.Ready = func() {}
 	}
+	if c.CacheDir == "" {
+		c.CacheDir = "/var/cache/provisionr"
+	}
 	if c.Local != nil {
 		if !c.Local.CIDR.IsValid() {
 			c.Local.CIDR = netip.MustParsePrefix("10.213.0.0/24")
-		}
-		if c.Local.CacheDir == "" {
-			c.Local.CacheDir = "/var/cache/provisionr"
 		}
 	}
 	switch {

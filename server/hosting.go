@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/internal/spec"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local"
@@ -24,14 +26,46 @@ func LocalDir(dataDir string) string { return filepath.Join(dataDir, "local") }
 func (s *Server) hostNetwork(ctx context.Context, group *errgroup.Group) (gateways []netip.Addr, err error) {
 	s.directory, err = remote.NewDirectory(remote.Config{
 		Self: s.config.Name, Local: &s.providers, Conns: s.conns,
-		Owner:        func(name string) string { return s.store.Read().Provider(name).GetSpec().GetLocal().GetOwner() },
-		Capabilities: func(string) provider.Capabilities { return new(local.Provider).Capabilities() },
+		Owner:        func(name string) string { return spec.Owner(s.store.Read().Provider(name)) },
+		Capabilities: s.capabilities,
 	})
-	if err != nil || s.config.Local == nil {
+	if err != nil {
 		return nil, err
 	}
+	keep := &keeper{
+		self: s.config.Name, store: s.store, registry: &s.providers, log: s.config.Logger.With("part", "provider"),
+		build: func(p *provisionrv1.Provider) (provider.Provider, error) { return builderOf(p).build(s, p) },
+		say: func(ctx context.Context, p *provisionrv1.Provider, err error) {
+			group.Go(func() error {
+				s.sayBroken(ctx, p, err)
+				return nil
+			})
+		},
+	}
+	if s.config.Local != nil {
+		if gateways, err = s.startLocal(ctx, group); err != nil {
+			return nil, err
+		}
+	}
+	// What the state has already is there before anything asks for it.
+	keep.sync(ctx, s.store.Read())
+	group.Go(func() error { return keep.run(ctx) })
+	return gateways, nil
+}
+
+// capabilities are those of a provider that another member owns.
+func (s *Server) capabilities(name string) provider.Capabilities {
+	p := s.store.Read().Provider(name)
+	if b := builderOf(p); b.capabilities != nil {
+		return b.capabilities(p)
+	}
+	return provider.Capabilities{}
+}
+
+// startLocal starts the provider of system containers.
+func (s *Server) startLocal(ctx context.Context, group *errgroup.Group) (gateways []netip.Addr, err error) {
 	s.local, err = local.New(local.Config{
-		ClusterID: s.cluster(), DataDir: LocalDir(s.config.DataDir), CacheDir: s.config.Local.CacheDir,
+		ClusterID: s.cluster(), DataDir: LocalDir(s.config.DataDir), CacheDir: s.config.CacheDir,
 		AllowHosts: s.repositoryHost, Progress: s.config.Progress, Logger: s.config.Logger.With("part", "local"),
 	})
 	if err != nil {
@@ -43,7 +77,6 @@ func (s *Server) hostNetwork(ctx context.Context, group *errgroup.Group) (gatewa
 	if _, err := s.local.Prepare(ctx); err != nil {
 		return nil, err
 	}
-	s.providers.Set(localName, s.local)
 	group.Go(func() error { return s.local.Run(ctx) })
 	return []netip.Addr{gatewayOf(s.config.Local.CIDR)}, nil
 }
@@ -64,6 +97,14 @@ func (s *Server) repositoryHost(host string) bool {
 
 // seed says what the user-data of machines in a network needs.
 func (s *Server) seed(snapshot *state.Snapshot, network *provisionrv1.Network) (*provisionrv1.Seed, error) {
+	if owner := s.gatewayOwner(snapshot, network); owner != "" && snapshot.Member(owner).GetNetworkHosts()[network.GetMetadata().GetName()] == "" {
+		return nil, errs.New(errs.Unavailable, "member %s has not said yet by which address machines of network %s reach it", owner, network.GetMetadata().GetName())
+	}
+	return s.plannedSeed(snapshot, network)
+}
+
+// plannedSeed is seed for a network that may not be applied yet.
+func (s *Server) plannedSeed(snapshot *state.Snapshot, network *provisionrv1.Network) (*provisionrv1.Seed, error) {
 	seed := &provisionrv1.Seed{CaPins: s.ca.Pins(), AgentSha256: s.agents.SHA256(), AgentVersion: s.config.Version}
 	seed.ApiEndpoints, seed.AgentEndpoints = snapshot.Endpoints(network.GetMetadata().GetName())
 	return seed, nil

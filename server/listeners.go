@@ -8,11 +8,13 @@ import (
 
 // merged accepts from several listeners.
 type merged struct {
-	all      []net.Listener
 	accepted chan accepted
 	closed   chan struct{}
-	once     sync.Once
-	err      error
+
+	// mu guards what follows.
+	mu  sync.Mutex
+	all []net.Listener
+	err error
 }
 
 type accepted struct {
@@ -20,16 +22,27 @@ type accepted struct {
 	err  error
 }
 
-// merge makes one listener of several; one stays as it is.
-func merge(all []net.Listener) net.Listener {
-	if len(all) == 1 {
-		return all[0]
-	}
-	m := &merged{all: all, accepted: make(chan accepted), closed: make(chan struct{})}
+// merge makes one listener of several. More can be added while it serves.
+func merge(all []net.Listener) *merged {
+	m := &merged{accepted: make(chan accepted), closed: make(chan struct{})}
 	for _, l := range all {
-		go m.accept(l)
+		m.add(l)
 	}
 	return m
+}
+
+// add takes a further listener, which is closed with the others.
+func (m *merged) add(l net.Listener) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.closed:
+		l.Close()
+		return
+	default:
+	}
+	m.all = append(m.all, l)
+	go m.accept(l)
 }
 
 func (m *merged) accept(l net.Listener) {
@@ -59,13 +72,23 @@ func (m *merged) Accept() (net.Conn, error) {
 }
 
 func (m *merged) Close() error {
-	m.once.Do(func() {
-		close(m.closed)
-		for _, l := range m.all {
-			m.err = errors.Join(m.err, l.Close())
-		}
-	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.closed:
+		return m.err
+	default:
+	}
+	close(m.closed)
+	for _, l := range m.all {
+		m.err = errors.Join(m.err, l.Close())
+	}
 	return m.err
 }
 
-func (m *merged) Addr() net.Addr { return m.all[0].Addr() }
+// Addr is that of the first listener.
+func (m *merged) Addr() net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.all[0].Addr()
+}

@@ -121,7 +121,7 @@ func serveGRPC(ctx context.Context, group *errgroup.Group, server *grpc.Server, 
 }
 
 // listen opens a TCP port on all hosts as one listener.
-func listen(hosts []netip.Addr, port uint16) (net.Listener, error) {
+func listen(hosts []netip.Addr, port uint16) (*merged, error) {
 	var all []net.Listener
 	for _, host := range hosts {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(host, port).String())

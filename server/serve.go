@@ -21,6 +21,7 @@ import (
 	"github.com/provisionr/provisionr/server/console"
 	"github.com/provisionr/provisionr/server/dnszone"
 	"github.com/provisionr/provisionr/server/fleet"
+	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/reconcile"
 	"github.com/provisionr/provisionr/server/session"
 	"github.com/provisionr/provisionr/server/state"
@@ -45,6 +46,7 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, gateways ...n
 	if err := s.serveAPI(ctx, group, hosts); err != nil {
 		return err
 	}
+	group.Go(func() error { return s.serveGateways(ctx, gateways) })
 	if err := s.startLoop(ctx, group); err != nil {
 		return err
 	}
@@ -77,6 +79,7 @@ func (s *Server) serveAgents(ctx context.Context, group *errgroup.Group, hosts [
 	if err != nil {
 		return err
 	}
+	s.agentPort = listener
 	rpc := grpc.NewServer(session.ServerOptions(session.TransportConfig{TLS: config})...)
 	s.hub.Register(rpc)
 	serveGRPC(ctx, group, rpc, listener)
@@ -121,8 +124,9 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	}
 	service, err := api.New(api.Config{
 		Proposer: s.node, Syncer: s.node, State: s.store, Door: door, Authority: s.ca, Raft: s.node, Archive: s.node,
-		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records,
-		Boot: bootHandler, Console: page, Version: s.config.Version, Logger: log,
+		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records, Providers: trials{s}, Seed: s.plannedSeed, Adoption: s.adoption,
+		Firewall: firewall,
+		Boot:     bootHandler, Console: page, Version: s.config.Version, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -138,14 +142,23 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	if err != nil {
 		return err
 	}
+	s.apiPort = listener
 	group.Go(func() error { return service.Run(ctx, listener, config) })
 	return nil
+}
+
+// firewall is what the group of a pool is to let in, in a network that may not be applied yet.
+func firewall(s *state.Snapshot, p *provisionrv1.Pool, n *provisionrv1.Network) provider.Firewall {
+	f := reconcile.FirewallOf(s, p)
+	f.Network = n
+	return f
 }
 
 func (s *Server) bootHandler() (http.Handler, error) {
 	return boot.New(boot.Config{
 		Member: s.config.Name, Agents: s.agents, Tokens: s.ca, Proposer: s.node, Logger: s.config.Logger.With("part", "boot"),
 		Machine: func(id string) *provisionrv1.Machine { return s.store.Read().Machine(id) },
+		Adopt:   s.adoptScript,
 	})
 }
 
@@ -160,6 +173,8 @@ func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return loop.Run(ctx) })
 	members := &admission{store: s.store, raft: s.node, log: s.config.Logger.With("part", "member")}
 	group.Go(func() error { return members.run(ctx) })
+	levels := &leveller{store: s.store, raft: s.node, caller: s.caller(), log: members.log}
+	group.Go(func() error { return levels.run(ctx) })
 	return nil
 }
 

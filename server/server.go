@@ -43,6 +43,8 @@ type Server struct {
 	providers provider.Registry
 	directory *remote.Directory
 	agents    *boot.Agents
+	// apiPort and agentPort are the listeners, which get the gateways of networks that appear later.
+	apiPort, agentPort *merged
 	// begun is the cluster's id before the member belongs to it.
 	begun string
 	// current says that the state has caught up with the cluster since the start.
@@ -151,6 +153,9 @@ func (s *Server) cluster() string {
 func (s *Server) self() *provisionrv1.Member {
 	c := &s.config
 	hosts := map[string]string{}
+	for network, gateway := range s.gateways(s.store.Read()) {
+		hosts[network] = gateway.String()
+	}
 	for network, host := range c.NetworkHosts {
 		hosts[network] = host
 	}

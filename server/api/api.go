@@ -17,6 +17,7 @@ import (
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/auth"
 	"github.com/provisionr/provisionr/server/ca"
+	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/state"
 )
 
@@ -99,6 +100,13 @@ type Config struct {
 	Archive   Archive
 	Agents    Agents
 	Consoles  Consoles
+	Providers Providers
+	// Seed says what the user-data of machines in a network needs.
+	Seed func(*state.Snapshot, *provisionrv1.Network) (*provisionrv1.Seed, error)
+	// Adoption says where a machine of a static provider gets the script that has it join.
+	Adoption func(*state.Snapshot, *provisionrv1.Machine) (Adoption, error)
+	// Firewall is what the group of a pool is to let in. Default: plans say nothing of groups.
+	Firewall func(*state.Snapshot, *provisionrv1.Pool, *provisionrv1.Network) provider.Firewall
 	// Records lists the DNS records that the servers serve at a snapshot.
 	Records func(*state.Snapshot) []*provisionrv1.Record
 	// Boot serves /boot/. Default: not found.
@@ -123,7 +131,8 @@ type API struct {
 // New makes an API. The door must let JoinMethod through for new servers to join.
 func New(c Config) (*API, error) {
 	if c.Proposer == nil || c.Syncer == nil || c.State == nil || c.Door == nil || c.Authority == nil || c.Raft == nil ||
-		c.Archive == nil || c.Agents == nil || c.Consoles == nil || c.Records == nil || c.Logger == nil {
+		c.Archive == nil || c.Agents == nil || c.Consoles == nil || c.Records == nil || c.Logger == nil ||
+		c.Providers == nil || c.Seed == nil || c.Adoption == nil {
 		return nil, errs.New(errs.Internal, "cannot make API: a required field of its configuration is missing")
 	}
 	if c.Boot == nil {

@@ -19,6 +19,7 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/ca"
+	"github.com/provisionr/provisionr/server/fsm"
 	"github.com/provisionr/provisionr/server/seal"
 )
 
@@ -36,7 +37,7 @@ func newServer(t *testing.T, name string) (csr []byte, key *seal.MemberKey, memb
 		t.Fatal(err)
 	}
 	return csr, key, &provisionrv1.Member{
-		Metadata: &provisionrv1.Metadata{Name: name}, SealingKey: key.Public(), FeatureLevel: 1, RaftAddress: "127.0.0.1:1",
+		Metadata: &provisionrv1.Metadata{Name: name}, SealingKey: key.Public(), FeatureLevel: fsm.Level, RaftAddress: "127.0.0.1:1",
 	}
 }
 

@@ -47,6 +47,7 @@ type cluster struct {
 	authority *ca.CA
 	root      []*x509.Certificate
 	agents    fakeAgents
+	clouds    fakeClouds
 	removed   []string
 	url       string
 	addr      string
@@ -74,7 +75,7 @@ func (c *cluster) Do(_ context.Context, caller *provisionrv1.Caller, id string, 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	entry, err := proto.Marshal(&raftlogv1.Entry{Requests: []*raftlogv1.Request{{
-		Id: id, Time: timestamppb.Now(), Caller: caller, FeatureLevel: 1, Command: cmd,
+		Id: id, Time: timestamppb.Now(), Caller: caller, FeatureLevel: fsm.Level, Command: cmd,
 	}}})
 	if err != nil {
 		return nil, err
@@ -132,10 +133,10 @@ func newCluster(t *testing.T) *cluster {
 	identity, err := pki.OpenStore(t.TempDir())
 	c.ok(err)
 	m, err := ca.Bootstrap(ca.BootstrapConfig{
-		Cluster: &provisionrv1.Cluster{Name: "test", FeatureLevel: 1},
+		Cluster: &provisionrv1.Cluster{Name: "test", FeatureLevel: fsm.Level},
 		Objects: firstObjects(),
 		Member: &provisionrv1.Member{
-			Metadata: &provisionrv1.Metadata{Name: "a"}, SealingKey: sealing.Public(), FeatureLevel: 1, RaftAddress: "127.0.0.1:7445",
+			Metadata: &provisionrv1.Metadata{Name: "a"}, SealingKey: sealing.Public(), FeatureLevel: fsm.Level, RaftAddress: "127.0.0.1:7445",
 		},
 		ServerKey: &identity.Key().PublicKey, Hosts: []string{"127.0.0.1"}, Now: time.Now(),
 	})
@@ -156,7 +157,8 @@ func newCluster(t *testing.T) *cluster {
 	c.ok(err)
 	api, err := New(Config{
 		Proposer: c, Syncer: c, State: c.store, Door: door, Authority: c.authority, Raft: c, Archive: c, Agents: &c.agents, Consoles: c,
-		Records: func(*state.Snapshot) []*provisionrv1.Record { return nil },
+		Records:   func(*state.Snapshot) []*provisionrv1.Record { return nil },
+		Providers: &c.clouds, Seed: anySeed, Adoption: anyAdoption, Firewall: anyFirewall,
 		Console: page, Version: "v0", Logger: logger,
 	})
 	c.ok(err)

@@ -34,6 +34,8 @@ func (s *manifestService) Plan(ctx context.Context, req *provisionrv1.PlanReques
 	if err != nil {
 		return nil, err
 	}
+	// Why it cannot be is in the changes.
+	_ = s.ask(ctx, snapshot, req.Objects, changes)
 	return &provisionrv1.PlanResponse{Changes: changes, Version: snapshot.Version()}, nil
 }
 
@@ -47,6 +49,9 @@ func (s *manifestService) Apply(ctx context.Context, req *provisionrv1.ApplyRequ
 	}
 	changes, err := plan(snapshot, req.Objects)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.ask(ctx, snapshot, req.Objects, changes); err != nil {
 		return nil, err
 	}
 	// Nothing to change is still proposed: a precondition may fail, and a request id must be remembered.
@@ -86,6 +91,9 @@ func stripped(objects []*provisionrv1.Object) []*provisionrv1.Object {
 		if p := o.GetPool(); p != nil {
 			p.Status = nil
 		}
+		if n := o.GetNetwork(); n != nil {
+			n.Written = nil
+		}
 		out[i] = o
 	}
 	return out
@@ -101,9 +109,12 @@ func prepare(objects []*provisionrv1.Object) error {
 
 // plan says what applying the objects would change at the snapshot.
 func plan(snapshot *state.Snapshot, objects []*provisionrv1.Object) ([]*provisionrv1.Change, error) {
+	if err := own(snapshot, objects); err != nil {
+		return nil, err
+	}
 	if err := spec.ValidateAll(objects, spec.Options{Known: func(kind, name string) bool {
 		return present(snapshot, kind, name) != nil
-	}}); err != nil {
+	}, Provider: snapshot.Provider}); err != nil {
 		return nil, err
 	}
 	var changes []*provisionrv1.Change
@@ -114,7 +125,12 @@ func plan(snapshot *state.Snapshot, objects []*provisionrv1.Object) ([]*provisio
 			return nil, errs.New(errs.Conflict, "cannot change %s %q: it is being deleted", c.Kind, c.Name).
 				WithHint("wait until it is gone, or choose another name")
 		}
-		c.Fields = spec.Diff(before, o)
+		if p := o.GetProvider(); p != nil {
+			if err := bound(snapshot, before.GetProvider(), p); err != nil {
+				return nil, err
+			}
+		}
+		c.Fields = changedFields(before, o)
 		switch {
 		case before == nil:
 			c.Action = actionCreate
@@ -144,6 +160,16 @@ func present(snapshot *state.Snapshot, kind, name string) *provisionrv1.Object {
 		return object(snapshot.User(name))
 	}
 	return nil
+}
+
+// changedFields lists what a user changes: what others have added to the present object does not count.
+func changedFields(before, after *provisionrv1.Object) []*provisionrv1.FieldChange {
+	if n := before.GetNetwork(); n.GetWritten() != nil {
+		n = proto.CloneOf(n)
+		n.Spec = n.GetWritten()
+		before = object(n)
+	}
+	return spec.Diff(before, after)
 }
 
 // object wraps a row; no row gives no object.

@@ -37,6 +37,16 @@ func (c *cluster) CheckBeaconToken(id string, attempt uint32, token string) erro
 	return nil
 }
 
+func (c *cluster) CheckMachineToken(id string, attempt uint32, token string) error {
+	switch {
+	case token == "broken":
+		return errs.New(errs.Unavailable, "no key yet")
+	case token != fmt.Sprintf("join|%s|%d", id, attempt):
+		return errs.New(errs.Unauthenticated, "no")
+	}
+	return nil
+}
+
 func (c *cluster) Do(_ context.Context, caller *provisionrv1.Caller, id string, command *raftlogv1.Command) (*provisionrv1.Version, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,6 +82,12 @@ func newHandler(t *testing.T, change func(*boot.Config)) (*boot.Handler, *cluste
 				return nil
 			}
 			return c.machine
+		},
+		Adopt: func(m *provisionrv1.Machine) ([]byte, error) {
+			if m.GetSpec().GetProvider() != "metal" {
+				return nil, errs.New(errs.Unsupported, "not to be adopted")
+			}
+			return []byte("#!/bin/sh\n"), nil
 		},
 	}
 	if change != nil {

@@ -35,8 +35,9 @@ type Proposer interface {
 	Do(ctx context.Context, caller *provisionrv1.Caller, requestID string, command *raftlogv1.Command) (*provisionrv1.Version, error)
 }
 
-// Tokens checks beacon tokens: an error of kind Unauthenticated refuses one.
+// Tokens checks the tokens of machines: an error of kind Unauthenticated refuses one.
 type Tokens interface {
+	CheckMachineToken(machineID string, attempt uint32, token string) error
 	CheckBeaconToken(machineID string, attempt uint32, token string) error
 }
 
@@ -46,7 +47,10 @@ type Config struct {
 	Member string
 	Agents *Agents
 	// Machine returns the machine's record, or nil.
-	Machine  func(id string) *provisionrv1.Machine
+	Machine func(id string) *provisionrv1.Machine
+	// Adopt renders the script that has a machine join that exists already. An error of kind Unsupported says that the
+	// machine is not such a one.
+	Adopt    func(m *provisionrv1.Machine) ([]byte, error)
 	Tokens   Tokens
 	Proposer Proposer
 	Logger   *slog.Logger
@@ -69,7 +73,7 @@ type Handler struct {
 
 // New returns a handler.
 func New(c Config) (*Handler, error) {
-	if c.Member == "" || c.Agents == nil || c.Machine == nil || c.Tokens == nil || c.Proposer == nil || c.Logger == nil {
+	if c.Member == "" || c.Agents == nil || c.Machine == nil || c.Adopt == nil || c.Tokens == nil || c.Proposer == nil || c.Logger == nil {
 		return nil, errs.New(errs.Internal, "cannot make the boot handler: a required field of its configuration is missing")
 	}
 	if c.Downloads == 0 {
@@ -84,6 +88,7 @@ func New(c Config) (*Handler, error) {
 	}
 	h.mux.HandleFunc("GET /boot/v1/agent/{goarch}", h.serveAgent)
 	h.mux.HandleFunc("POST /boot/v1/beacon", h.serveBeacon)
+	h.mux.HandleFunc("GET "+AdoptPath+"{machine}", h.serveAdopt)
 	return h, nil
 }
 

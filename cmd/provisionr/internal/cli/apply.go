@@ -68,6 +68,9 @@ func runApply(ctx context.Context, c *client, s Streams, f applyFlags, objects [
 		return err
 	}
 	writeChanges(s.Out, plan.Changes)
+	if n := refused(plan.Changes); n > 0 {
+		return notToBe(n)
+	}
 	if n := changing(plan.Changes); n > 0 {
 		if !f.yes {
 			if err := ask(ctx, s, fmt.Sprintf("apply %s?", counted(n, "change"))); err != nil {

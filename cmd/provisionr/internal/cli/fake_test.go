@@ -122,6 +122,12 @@ func (f *fake) changes(objects []*provisionrv1.Object) []*provisionrv1.Change {
 		if p := f.pools[spec.Name(o)]; p != nil {
 			c.Action, before = "update", &provisionrv1.Object{Kind: &provisionrv1.Object_Pool{Pool: p}}
 		}
+		if o.GetPool() != nil {
+			c.Provider = []string{"image: debian-12 (img-1)", "firewall: + allow tcp 22 from any"}
+			if o.GetPool().GetSpec().GetSpot().GetMaxPrice() == "0.001" {
+				c.Errors = []string{"provider amazon: 32 cpus allowed, 30 used, 6 needed"}
+			}
+		}
 		c.Fields = spec.Diff(before, after)
 		switch {
 		case before != nil && len(c.Fields) == 0:
@@ -347,6 +353,46 @@ func (f *fake) ListRecords(context.Context, *provisionrv1.ListRecordsRequest) (*
 		{Name: "zk-1.provisionr.internal.", Ttl: 30, Type: "A", Data: "10.88.0.11", Zone: "provisionr.internal"},
 		{Name: "11.0.88.10.in-addr.arpa.", Ttl: 30, Type: "PTR", Data: "zk-1.provisionr.internal.", Zone: "0.88.10.in-addr.arpa"},
 	}}, nil
+}
+
+func (f *fake) AdoptMachine(_ context.Context, r *provisionrv1.AdoptMachineRequest) (*provisionrv1.AdoptMachineResponse, error) {
+	if r.Address == "" {
+		return nil, errs.New(errs.Invalid, "cannot adopt %s: its address is not known", r.Name).WithHint("give the machine's address, as --address 192.0.2.7")
+	}
+	return &provisionrv1.AdoptMachineResponse{
+		Command: "curl -fsS 'https://192.0.2.1:7443/boot/v1/adopt/m-1' | sudo sh",
+		Machine: &provisionrv1.Machine{Spec: &provisionrv1.MachineSpec{Slot: r.Name}, Status: &provisionrv1.MachineStatus{Address: r.Address}},
+	}, nil
+}
+
+func (f *fake) ListProviders(context.Context, *provisionrv1.ListInfraRequest) (*provisionrv1.ListProvidersResponse, error) {
+	return &provisionrv1.ListProvidersResponse{Providers: []*provisionrv1.Provider{
+		{Metadata: &provisionrv1.Metadata{Name: "amazon"}, Spec: &provisionrv1.ProviderSpec{
+			Type: &provisionrv1.ProviderSpec_Aws{Aws: &provisionrv1.AwsProvider{Region: "eu-central-1"}}, CallsPerSecond: 2.5,
+		}},
+		{Metadata: &provisionrv1.Metadata{Name: "vms"}, Spec: &provisionrv1.ProviderSpec{
+			Type: &provisionrv1.ProviderSpec_Qemu{Qemu: &provisionrv1.QemuProvider{Owner: "s1"}},
+		}},
+	}}, nil
+}
+
+func (f *fake) ListNetworks(context.Context, *provisionrv1.ListInfraRequest) (*provisionrv1.ListNetworksResponse, error) {
+	return &provisionrv1.ListNetworksResponse{Networks: []*provisionrv1.Network{{
+		Metadata: &provisionrv1.Metadata{Name: "vpc"}, Spec: &provisionrv1.NetworkSpec{Provider: "amazon", Id: "vpc-1", Subnets: []string{"subnet-1", "subnet-2"}},
+	}}}, nil
+}
+
+func (f *fake) AuditProvider(_ context.Context, r *provisionrv1.AuditProviderRequest) (*provisionrv1.AuditProviderResponse, error) {
+	switch r.Name {
+	case "amazon":
+		return &provisionrv1.AuditProviderResponse{Entries: []*provisionrv1.AuditEntry{
+			{Machine: "m-1", Slot: "web-1", ProviderId: "i-1", State: "running", Address: "10.0.0.7", Phase: provisionrv1.Phase_PHASE_READY, Verdict: "matched"},
+			{Machine: "m-9", ProviderId: "i-9", State: "running", Verdict: "orphan"},
+		}}, nil
+	case "vms":
+		return &provisionrv1.AuditProviderResponse{}, nil
+	}
+	return nil, errs.New(errs.Unavailable, "cannot audit provider %s: it gave no complete list", r.Name)
 }
 
 func (f *fake) event() *provisionrv1.Event {

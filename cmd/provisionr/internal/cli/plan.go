@@ -10,6 +10,7 @@ import (
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 
+	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/spec"
 )
 
@@ -23,7 +24,7 @@ func newPlan(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE",
 		Short: "Say what applying a manifest would change",
-		Long:  "Say what applying a manifest would change, and change nothing.\n\nThe exit code is 0 if nothing would change, 2 if something would, and 1 for an error.",
+		Long:  "Say what applying a manifest would change, and change nothing.\n\nThe exit code is 0 if nothing would change, 2 if something would, and 1 for an error or where a provider\ncannot do what the manifest says.",
 		Args:  cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,10 +62,29 @@ func runPlan(ctx context.Context, c *client, s Streams, f planFlags, objects []*
 	default:
 		writeChanges(s.Out, response.Changes)
 	}
+	if n := refused(response.Changes); n > 0 {
+		return notToBe(n)
+	}
 	if changing(response.Changes) > 0 {
 		return exitChanges
 	}
 	return nil
+}
+
+// refused counts the changes that a provider cannot do.
+func refused(changes []*provisionrv1.Change) int {
+	n := 0
+	for _, c := range changes {
+		if len(c.Errors) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func notToBe(n int) error {
+	return errs.New(errs.Invalid, "cannot apply this manifest: a provider refuses %s", counted(n, "change")).
+		WithHint("the lines that begin with error say why; nothing was changed")
 }
 
 // changing counts the changes that are some.
@@ -101,8 +121,14 @@ func writeChanges(w io.Writer, changes []*provisionrv1.Change) {
 		for _, m := range c.Machines {
 			fmt.Fprintf(w, "  machine: %s\n", clean(m))
 		}
+		for _, line := range c.Provider {
+			fmt.Fprintf(w, "  provider: %s\n", clean(line))
+		}
 		for _, warning := range c.Warnings {
 			fmt.Fprintln(w, yellow.paint("  warning: "+clean(warning), on))
+		}
+		for _, text := range c.Errors {
+			fmt.Fprintln(w, red.paint("  error: "+clean(text), on))
 		}
 	}
 	if changing(changes) == 0 {

@@ -2,11 +2,14 @@ package cli
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+
+	"github.com/provisionr/provisionr/internal/spec"
 )
 
 // resources are the kinds of `get`, in the order of its help.
@@ -98,12 +101,16 @@ func getNetworks(ctx context.Context, c *client, _ string, _ bool) ([]proto.Mess
 }
 
 func networkView() view {
-	return view{kind: "network", name: namedBy[*provisionrv1.Network], wide: 4,
-		header: []string{"NAME", "CIDR", "GATEWAY", "PROVIDER", "NTP", "DNS", "HTTP PROXY"},
+	return view{kind: "network", name: namedBy[*provisionrv1.Network], wide: 5,
+		header: []string{"NAME", "CIDR", "GATEWAY", "PROVIDER", "ID", "SUBNETS", "MANAGED", "NTP", "DNS", "HTTP PROXY"},
 		row: rowOf(func(n *provisionrv1.Network) []any {
-			s := n.GetSpec()
-			return []any{n.GetMetadata().GetName(), s.GetCidr(), orDash(s.GetGateway()), orDash(s.GetProvider()),
-				orDash(strings.Join(s.GetNtpServers(), ",")), orDash(strings.Join(s.GetDnsServers(), ",")), orDash(s.GetHttpProxy())}
+			s, managed := n.GetSpec(), "no"
+			if s.GetManaged() {
+				managed = "yes"
+			}
+			return []any{n.GetMetadata().GetName(), orDash(s.GetCidr()), orDash(s.GetGateway()), orDash(s.GetProvider()), orDash(s.GetId()),
+				orDash(strings.Join(s.GetSubnets(), ",")), managed, orDash(strings.Join(s.GetNtpServers(), ",")),
+				orDash(strings.Join(s.GetDnsServers(), ",")), orDash(s.GetHttpProxy())}
 		})}
 }
 
@@ -113,15 +120,14 @@ func getProviders(ctx context.Context, c *client, _ string, _ bool) ([]proto.Mes
 }
 
 func providerView() view {
-	return view{kind: "provider", name: namedBy[*provisionrv1.Provider], wide: 3,
-		header: []string{"NAME", "TYPE", "OWNER"},
+	return view{kind: "provider", name: namedBy[*provisionrv1.Provider], wide: 4,
+		header: []string{"NAME", "KIND", "REGION", "OWNER", "CALLS/S"},
 		row: rowOf(func(p *provisionrv1.Provider) []any {
-			kind := "-"
-			m := p.GetSpec().ProtoReflect()
-			if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("type")); f != nil {
-				kind = f.JSONName()
+			calls := "-"
+			if n := p.GetSpec().GetCallsPerSecond(); n > 0 {
+				calls = strconv.FormatFloat(n, 'g', -1, 64)
 			}
-			return []any{p.GetMetadata().GetName(), kind, orDash(p.GetSpec().GetLocal().GetOwner())}
+			return []any{p.GetMetadata().GetName(), orDash(spec.ProviderKind(p)), orDash(spec.Region(p)), orDash(spec.Owner(p)), calls}
 		})}
 }
 

@@ -57,7 +57,7 @@ services, forward and reverse DNS - and proves that they do.
 	flags.StringSliceVar(&o.servers, "server", nil, "HOST:PORT of servers, in place of the context's")
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Pools and machines:"}, &cobra.Group{ID: "cluster", Title: "Cluster and access:"})
 	for _, c := range []func(*options) *cobra.Command{
-		newPlan, newApply, newGet, newDescribe, newDelete, newScale, newVerify, newEvents, newExec, newSSH, newConsole, newDNS, newValidate,
+		newPlan, newApply, newGet, newDescribe, newDelete, newScale, newVerify, newEvents, newExec, newSSH, newConsole, newMachine, newAudit, newDNS, newValidate,
 	} {
 		add(root, "main", c(o))
 	}

@@ -32,6 +32,7 @@ type devFlags struct {
 	port, dnsPort                             uint16
 	servers                                   int
 	noLocal                                   bool
+	networkHosts                              map[string]string
 }
 
 // NewDev returns the command `dev` with `dev down`.
@@ -59,6 +60,7 @@ The credentials become the current context of the command line. DATA/ready appea
 	flags.Uint16Var(&f.dnsPort, "dns-port", 53, "port of the DNS server; each further server takes one 1000 higher")
 	flags.IntVar(&f.servers, "servers", 1, "number of servers, each a process of its own where there are several")
 	flags.BoolVar(&f.noLocal, "no-local", false, "boot no machines on this host: needs no root")
+	flags.StringToStringVar(&f.networkHosts, "network-host", nil, "NETWORK=ADDRESS of this host by which the machines of a network reach the servers")
 	cmd.AddCommand(newDown(s))
 	return cmd
 }
@@ -158,6 +160,10 @@ func (f *devFlags) member(n int) *serverFlags {
 		ports: server.Ports{
 			API: f.port + shift, Agent: f.port + shift + 1, Member: f.port + shift + 2, DNS: f.dnsPort + uint16(1000*(n-1)),
 		},
+	}
+	for network, host := range f.networkHosts {
+		m.listen = append(m.listen, host)
+		m.networkHosts[network] = host
 	}
 	if n > 1 && !f.noLocal {
 		if gateway := f.gateway(); gateway != "" {

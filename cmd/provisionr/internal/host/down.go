@@ -20,7 +20,6 @@ import (
 	"github.com/provisionr/provisionr/internal/contexts"
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/server"
-	"github.com/provisionr/provisionr/server/provider/local"
 )
 
 // stopTimeout is how long the servers may take to stop before they are killed.
@@ -114,17 +113,13 @@ func ours(pid int, data string) bool {
 	return err == nil && strings.Contains(string(command), data)
 }
 
-// cleanHost removes what the local provider made on this host.
+// cleanHost removes what providers made on this host.
 func cleanHost(ctx context.Context, data string, s cli.Streams) error {
 	identities, err := filepath.Glob(filepath.Join(data, "s*", "identity", "member.json"))
 	if err != nil {
 		return errs.New(errs.Internal, "cannot look for servers: %w", err)
 	}
 	for _, file := range identities {
-		dir := server.LocalDir(filepath.Dir(filepath.Dir(file)))
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
 		var member struct{ Cluster string }
 		text, err := os.ReadFile(file)
 		if err == nil {
@@ -133,11 +128,8 @@ func cleanHost(ctx context.Context, data string, s cli.Streams) error {
 		if err != nil {
 			return errs.New(errs.Internal, "cannot read %s: %w", file, err)
 		}
-		provider, err := local.New(local.Config{ClusterID: member.Cluster, DataDir: dir, Logger: slog.New(slog.NewTextHandler(s.Err, nil))})
-		if err != nil {
-			return err
-		}
-		if err := provider.Cleanup(ctx); err != nil {
+		dir := filepath.Dir(filepath.Dir(file))
+		if err := server.CleanHost(ctx, dir, member.Cluster, slog.New(slog.NewTextHandler(s.Err, nil))); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,7 @@ once the data directory belongs to a cluster, so that one command line serves a 
 	flags.StringVar(&f.agentDir, "agent-dir", "", "folder of provisionr-agent binaries (default: that of this program)")
 	flags.BoolVar(&f.local, "local", false, "boot machines of the provider local on this host (root)")
 	flags.StringVar(&f.cidr, "local-cidr", "10.213.0.0/24", "network of the provider local")
-	flags.StringVar(&f.cache, "cache", "/var/cache/provisionr", "cache of root file systems and packages of the provider local")
+	flags.StringVar(&f.cache, "cache", "/var/cache/provisionr", "cache of images, root file systems and packages of providers on this host")
 	flags.StringToStringVar(&f.networkHosts, "network-host", nil, "NETWORK=ADDRESS by which the machines of a network reach this member")
 	flags.Uint16Var(&f.ports.API, "api-port", 7443, "port of the API, REST and the console")
 	flags.Uint16Var(&f.ports.Agent, "agent-port", 7444, "port for agents")
@@ -104,7 +104,7 @@ func (f *serverFlags) config(log *slog.Logger) (server.Config, error) {
 	c := server.Config{
 		Name: f.name, ClusterName: f.clusterName, Domain: f.domain, DataDir: f.data, Advertise: f.advertise,
 		Ports: f.ports, Bootstrap: f.bootstrap, JoinToken: f.joinToken, JoinAddress: f.joinAddress,
-		NetworkHosts: f.networkHosts, AgentDir: f.agentDir, Version: version.Version, Logger: log,
+		NetworkHosts: f.networkHosts, AgentDir: f.agentDir, Version: version.Version, CacheDir: f.cache, Simulate: simulate, Logger: log,
 	}
 	for _, l := range f.listen {
 		addr, err := netip.ParseAddr(l)
@@ -119,7 +119,7 @@ func (f *serverFlags) config(log *slog.Logger) (server.Config, error) {
 			return c, errs.New(errs.Invalid, "the network of the provider local, %q, is not a network address with a prefix length", f.cidr).
 				WithHint("give for example 10.213.0.0/24")
 		}
-		c.Local = &server.Local{CIDR: cidr, CacheDir: f.cache}
+		c.Local = &server.Local{CIDR: cidr}
 	}
 	if c.AgentDir == "" {
 		self, err := os.Executable()
