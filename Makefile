@@ -14,8 +14,12 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: prerequisites
-prerequisites: ## Install what building, the demo and the tests need (Debian packages)
+prerequisites: ## Install what building and the demo need (Debian packages)
 	@tools/prerequisites
+
+.PHONY: test-prerequisites
+test-prerequisites: ## Install what the tests need besides
+	@tools/prerequisites test
 
 .PHONY: build
 build: ## Build the server and CLI, and the agent, into bin/
@@ -32,11 +36,11 @@ demo-down: ## Remove every trace of the demo; caches stay and are listed
 	@tools/demo down
 
 .PHONY: clean-cache
-clean-cache: ## Remove the cached root file systems and packages
+clean-cache: ## Remove the cached packages, root file systems, images and control planes
 	@tools/demo clean-cache
 
 .PHONY: test
-test: prerequisites build lint test-unit test-race test-machine ## Run all the tests, fast to slow
+test: test-prerequisites build lint test-unit test-race test-machine ## Run all the tests, fast to slow
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need nothing but Go
@@ -48,13 +52,17 @@ test-race: ## Run the concurrent packages under the race detector
 
 .PHONY: test-machine
 test-machine: build ## Run the tests that boot real machines (root)
-	go test -count=1 -tags machine -timeout 30m -p 1 ./server/provider/local ./e2e
+	go test -count=1 -tags machine -timeout 30m -p 1 ./server/provider/local ./server/provider/qemu/... ./e2e
+
+.PHONY: test-openstack
+test-openstack: prerequisites ## Test the openstack provider on a real control plane, in namespaces (root)
+	@tools/openstack test
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that generated files are current
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
-	go vet -tags machine ./...
-	$(TOOL) staticcheck -tags machine ./...
+	go vet -tags machine,openstack ./...
+	$(TOOL) staticcheck -tags machine,openstack ./...
 	@tools/generated-is-current
 
 .PHONY: vulncheck
@@ -67,7 +75,7 @@ generate: ## Generate Go, gRPC, REST, OpenAPI, JSON Schema and the manifest refe
 	go run ./internal/spec/schemagen .
 
 .PHONY: bench
-bench: bench-agent bench-boot bench-raft ## Run every benchmark
+bench: bench-agent bench-boot bench-raft bench-launch ## Run every benchmark
 
 .PHONY: bench-boot
 bench-boot: prerequisites build ## Time from apply to a ready and proven pool, beside a shell script (root)
@@ -80,6 +88,14 @@ bench-agent: prerequisites build ## Measure the agent's size, idle cost and seco
 .PHONY: bench-raft
 bench-raft: ## Measure the log stores, committed writes per second and failover
 	@tools/bench-raft
+
+.PHONY: bench-launch
+bench-launch: ## Measure launches against EC2's token buckets, and the polling of many machines, on a simulated cloud
+	@tools/bench-launch
+
+.PHONY: fault-runs
+fault-runs: ## Have FAULT_RUNS pools (default 2000) live through seeded faults at the test servers of the clouds
+	@tools/fault-runs $${FAULT_RUNS:-2000}
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME each (default 30s)
