@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -166,7 +167,8 @@ func (s *Server) Listen(t testing.TB, addr string) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}))
 	agentv1.RegisterAgentServiceServer(s.server, s)
 	go func() {
-		if err := s.server.Serve(ln); err != nil {
+		// A test may stop the server before this goroutine runs.
+		if err := s.server.Serve(ln); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Error(err)
 		}
 	}()

@@ -63,10 +63,17 @@ func TestTimeoutKillsGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Killed, it is a zombie until whoever adopted it reaps it.
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err == nil && !strings.Contains(string(stat), ") Z ") {
-		t.Errorf("the grandchild is alive: %s", stat)
+	// A signal is sent before it has killed. Killed, it is a zombie until whoever adopted it reaps it.
+	for tick, end := time.Tick(time.Millisecond), time.After(10*time.Second); ; {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		select {
+		case <-tick:
+		case <-end:
+			t.Fatalf("the grandchild is alive: %s", stat)
+		}
 	}
 }
 
