@@ -1,51 +1,18 @@
 package local
 
-import (
-	"context"
-	"errors"
-	"time"
-
-	"github.com/provisionr/provisionr/server/host"
-	"github.com/provisionr/provisionr/server/host/network"
-	"github.com/provisionr/provisionr/server/provider"
-)
-
-// killTimeout bounds the wait for killed processes; only one that is stuck in the kernel takes longer.
-const killTimeout = 20 * time.Second
+import "context"
 
 // Terminate implements provider.Provider: it kills the machine at once and removes everything that was made for it.
 func (p *Provider) Terminate(ctx context.Context, machineID, _ string) error {
-	if !host.ValidID(machineID) {
-		return nil // there cannot be such a machine
-	}
-	lock, err := p.machines.Lock(ctx, machineID)
-	if err != nil {
-		return host.Unknown("cannot terminate machine "+machineID+": %w", err)
-	}
-	if err := errors.Join(p.machines.Bury(machineID), p.destroy(ctx, machineID)); err != nil {
-		lock.Release()
-		return provider.Errorf(provider.Unknown, "cannot terminate machine %s: %w", machineID, err)
-	}
-	if err := lock.Remove(); err != nil {
-		return provider.Errorf(provider.Unknown, "cannot terminate machine %s: %w", machineID, err)
-	}
-	return nil
+	return p.machines.Terminate(ctx, machineID, p.destroy)
 }
 
-// destroy removes a machine in whatever state it is. The caller has its lock. The directory, by which the machine is
-// listed, goes last.
 func (p *Provider) destroy(ctx context.Context, id string) error {
-	group, err := p.machineCgroup(id)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	if err := group.Destroy(ctx); err != nil {
-		return err
-	}
-	if err := network.RemoveLink(p.linkName(id)); err != nil {
-		return err
-	}
-	return p.machines.Remove(id)
+	return p.machines.Destroy(ctx, p.scope, id, p.linkName(id))
+}
+
+// Cleanup removes everything that this provider made on the host, and DataDir: machines, links, rules, cgroups, and the
+// switch for forwarding. It needs no running server, but none may be running. It may be repeated.
+func (p *Provider) Cleanup(ctx context.Context) error {
+	return p.machines.Cleanup(ctx, p.scope, p.networks, func(ctx context.Context, id string) error { return p.Terminate(ctx, id, "") })
 }
