@@ -54,7 +54,7 @@ func TestCrash(t *testing.T) {
 apiVersion: provisionr/v1
 kind: Provider
 metadata: {name: nobody}
-spec: {local: {owner: s1}}
+spec: {static: {}}
 `))
 	type attempt struct {
 		name         string
