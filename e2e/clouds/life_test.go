@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/provisionr/provisionr/internal/memnet"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/reconcile/reconciletest"
@@ -64,10 +65,10 @@ func live(t *testing.T, seed uint64, start func(*testing.T, uint64) vendor, trou
 	t.Helper()
 	// The vendor's server is made inside the bubble, but what the world asks of it is given before.
 	var v vendor
-	var n *network
+	var n *memnet.Network
 	l := &life{t: t, census: census}
 	renew := func() map[string]provider.Provider {
-		p, err := v.provider(n.client())
+		p, err := v.provider(n.Client())
 		if err != nil {
 			t.Errorf("cannot make a provider: %v", err)
 		}
@@ -95,13 +96,15 @@ func live(t *testing.T, seed uint64, start func(*testing.T, uint64) vendor, trou
 				trouble.happened(q, what)
 			}
 		}
-		n = newNetwork(p)
+		n = memnet.Serve(p)
 		var leading sync.WaitGroup
 		defer func() {
 			cancel()
 			leading.Wait()
 			p.inFlight.Wait()
-			n.close()
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
 		}()
 		leading.Go(func() { l.lead(ctx, trouble) })
 		f(l)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/provisionr/provisionr/internal/memnet"
 )
 
 // New makes a server. The error is that the vendor's model cannot be read.
@@ -38,8 +40,16 @@ func (s *Server) Setenv(tb testing.TB) {
 	}
 }
 
-// Client speaks HTTP to the server over net.Pipe, whatever host and port a URL names. It is closed with the test.
-func (s *Server) Client(tb testing.TB) *http.Client { return s.pipe(tb) }
+// Client speaks HTTP to the server in memory, whatever host and port a URL names. It is closed with the test.
+func (s *Server) Client(tb testing.TB) *http.Client {
+	network := memnet.Serve(s)
+	tb.Cleanup(func() {
+		if err := network.Close(); err != nil {
+			tb.Errorf("cannot close the test server: %v", err)
+		}
+	})
+	return network.Client()
+}
 
 // Config returns the server's configuration with its defaults.
 func (s *Server) Config() Config { return s.config }

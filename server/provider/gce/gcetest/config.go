@@ -2,13 +2,14 @@ package gcetest
 
 import (
 	"cmp"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/provisionr/provisionr/internal/memnet"
 )
 
 // Config of a server. The zero value is a project with capacity and quota for all, whose operations take 20 ms.
@@ -105,19 +106,13 @@ func Start(t testing.TB, c Config) *Server {
 	return s
 }
 
-// pipe serves over net.Pipe.
+// pipe serves in memory.
 func (s *Server) pipe(t testing.TB) {
-	listener := newPipeListener()
-	server := &http.Server{Handler: s}
-	var wait sync.WaitGroup
-	wait.Go(func() { _ = server.Serve(listener) })
-	transport := &http.Transport{DialContext: listener.dial}
-	s.URL, s.Client = "http://compute.test"+s.model.basePath, &http.Client{Transport: transport}
+	network := memnet.Serve(s)
+	s.URL, s.Client = "http://compute.test"+s.model.basePath, network.Client()
 	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		_ = server.Close()
-		wait.Wait()
+		if err := network.Close(); err != nil {
+			t.Errorf("cannot close the test server: %v", err)
+		}
 	})
 }
-
-var _ net.Listener = (*pipeListener)(nil)
