@@ -83,9 +83,9 @@ func (s *Server) buildGce(p *provisionrv1.Provider) (provider.Provider, error) {
 }
 
 func (s *Server) buildQemu(p *provisionrv1.Provider) (provider.Provider, error) {
+	name := p.GetMetadata().GetName()
 	return qemu.New(qemu.Config{
-		ClusterID: s.cluster(), Name: p.GetMetadata().GetName(), Spec: p.GetSpec().GetQemu(), DataDir: filepath.Join(QemuDir(s.config.DataDir), p.GetMetadata().GetName()),
-		CacheDir: s.config.CacheDir, AllowHosts: s.repositoryHost, Progress: s.config.Progress, Logger: s.providerLog(p),
+		Site: s.site(name, filepath.Join(QemuDir(s.config.DataDir), name), s.providerLog(p)), Spec: p.GetSpec().GetQemu(),
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/provider/local"
 	"github.com/provisionr/provisionr/server/provider/qemu"
 )
@@ -25,9 +26,9 @@ func CleanHost(ctx context.Context, dataDir, cluster string, logger *slog.Logger
 		err = errors.Join(err, errs.New(errs.Internal, "cannot look for virtual machines: %w", readErr))
 	}
 	for _, name := range names {
-		p, newErr := qemu.New(qemu.Config{
+		p, newErr := qemu.New(qemu.Config{Site: host.Site{
 			ClusterID: cluster, Name: name.Name(), DataDir: filepath.Join(QemuDir(dataDir), name.Name()), Logger: logger,
-		})
+		}})
 		if newErr == nil {
 			newErr = p.Cleanup(ctx)
 		}

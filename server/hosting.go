@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/spec"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
+	"github.com/provisionr/provisionr/server/host/archive"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/local"
 	"github.com/provisionr/provisionr/server/provider/remote"
@@ -64,10 +67,7 @@ func (s *Server) capabilities(name string) provider.Capabilities {
 
 // startLocal starts the provider of system containers.
 func (s *Server) startLocal(ctx context.Context, group *errgroup.Group) (gateways []netip.Addr, err error) {
-	s.local, err = local.New(local.Config{
-		ClusterID: s.cluster(), DataDir: LocalDir(s.config.DataDir), CacheDir: s.config.CacheDir,
-		AllowHosts: s.repositoryHost, Progress: s.config.Progress, Logger: s.config.Logger.With("part", "local"),
-	})
+	s.local, err = local.New(s.site("", LocalDir(s.config.DataDir), s.config.Logger.With("part", "local")))
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +79,14 @@ func (s *Server) startLocal(ctx context.Context, group *errgroup.Group) (gateway
 	}
 	group.Go(func() error { return s.local.Run(ctx) })
 	return []netip.Addr{gatewayOf(s.config.Local.CIDR)}, nil
+}
+
+// site is where a provider that runs machines on this host keeps them.
+func (s *Server) site(name, dir string, logger *slog.Logger) host.Site {
+	return host.Site{
+		ClusterID: s.cluster(), Name: name, DataDir: dir, Logger: logger,
+		Archive: archive.Config{CacheDir: s.config.CacheDir, AllowHosts: s.repositoryHost, Progress: s.config.Progress, Logger: logger},
+	}
 }
 
 // repositoryHost reports whether a pool has a repository on the host.

@@ -17,7 +17,8 @@ import (
 
 // Config of an Archive.
 type Config struct {
-	// CacheDir holds root file systems and packages, shared by all clusters and providers of the host. Required.
+	// CacheDir holds root file systems, images and packages, shared by all clusters and providers of the host. Default:
+	// /var/cache/provisionr.
 	CacheDir string
 	// AptDir is the host's apt configuration, from which the Debian archive's sources are read. Default: /etc/apt.
 	AptDir string
@@ -28,8 +29,24 @@ type Config struct {
 	AllowHosts func(host string) bool
 	// Progress gets the lines of a build of a root file system. Default: they go to Logger, at level debug.
 	Progress func(line string)
-	// Logger is required.
+	// Logger defaults to slog.Default.
 	Logger *slog.Logger
+}
+
+// Complete fills in what the configuration leaves out; the logger is for one that has none.
+func (c *Config) Complete(logger *slog.Logger) {
+	if c.CacheDir == "" {
+		c.CacheDir = "/var/cache/provisionr"
+	}
+	if c.AptDir == "" {
+		c.AptDir = "/etc/apt"
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 8 << 30
+	}
+	if c.Logger == nil {
+		c.Logger = logger
+	}
 }
 
 // Archive is safe for concurrent use, also by several processes.
@@ -42,12 +59,7 @@ type Archive struct {
 
 // Open reads the host's sources. That it has none of the Debian archive is found when they are needed.
 func Open(config Config) *Archive {
-	if config.AptDir == "" {
-		config.AptDir = "/etc/apt"
-	}
-	if config.CacheBytes == 0 {
-		config.CacheBytes = 8 << 30
-	}
+	config.Complete(slog.Default())
 	a := &Archive{config: config}
 	a.sources, a.err = rootfs.HostSources(config.AptDir)
 	return a

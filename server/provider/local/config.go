@@ -4,8 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -17,26 +15,8 @@ import (
 	"github.com/provisionr/provisionr/server/provider"
 )
 
-// Config of a Provider.
-type Config struct {
-	// ClusterID names everything that is made on the host. Required: lower-case letters, digits and hyphens.
-	ClusterID string
-	// DataDir holds the machines. Required; it is created. Its file system must be able to hold an overlay's upper layer.
-	DataDir string
-	// CacheDir holds root file systems and packages, shared by all clusters of the host. Default: /var/cache/provisionr.
-	CacheDir string
-	// AptDir is the host's apt configuration, from which the Debian archive's sources are read. Default: /etc/apt.
-	AptDir string
-	// CacheBytes bounds the package cache. Default: 8 GiB.
-	CacheBytes int64
-	// AllowHosts reports whether the apt proxy may ask a host (with its port where it has one) besides those of the host's
-	// own sources, by http. It is called for each request and must be fast and safe for concurrent use. Default: none.
-	AllowHosts func(host string) bool
-	// Progress gets the lines of a build of the root file system. Default: they go to Logger, at level debug.
-	Progress func(line string)
-	// Logger defaults to slog.Default.
-	Logger *slog.Logger
-}
+// Config of a Provider. The file system of DataDir must be able to hold an overlay's upper layer.
+type Config = host.Site
 
 // Provider runs the machines of one cluster on this host. It is safe for concurrent use, also by several processes.
 type Provider struct {
@@ -59,43 +39,18 @@ func New(config Config) (*Provider, error) {
 		return nil, errs.New(errs.Denied, "cannot use the local provider: not root").
 			WithHint("run the server as root: it makes namespaces, a bridge and firewall rules")
 	}
-	if err := config.complete(); err != nil {
+	if err := config.Complete(); err != nil {
 		return nil, err
 	}
-	p := &Provider{config: config, log: config.Logger.With("provider", "local"), scope: host.Scope(config.ClusterID, "")}
-	p.archive = archive.Open(archive.Config{
-		CacheDir: config.CacheDir, AptDir: config.AptDir, CacheBytes: config.CacheBytes, AllowHosts: config.AllowHosts,
-		Progress: config.Progress, Logger: p.log,
-	})
+	p := &Provider{
+		config: config, log: config.Logger.With("provider", "local"), scope: config.Scope(), archive: archive.Open(config.Archive),
+	}
 	var err error
 	if p.machines, err = machines.Open(config.DataDir); err != nil {
 		return nil, errs.New(errs.Internal, "cannot make data directory: %w", err)
 	}
 	p.networks, err = network.Open(network.Config{Cluster: config.ClusterID, Scope: p.scope, Dir: config.DataDir, Logger: p.log})
 	return p, err
-}
-
-func (c *Config) complete() error {
-	if !host.ValidID(c.ClusterID) {
-		return errs.New(errs.Invalid, "cannot use the local provider: invalid cluster id %q", c.ClusterID)
-	}
-	if c.CacheDir == "" {
-		c.CacheDir = "/var/cache/provisionr"
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	for _, dir := range []*string{&c.DataDir, &c.CacheDir} {
-		if *dir == "" || strings.Contains(*dir, "\n") {
-			return errs.New(errs.Invalid, "cannot use the local provider: invalid directory %q", *dir)
-		}
-		absolute, err := filepath.Abs(*dir)
-		if err != nil {
-			return errs.New(errs.Internal, "cannot find directory %s: %w", *dir, err)
-		}
-		*dir = absolute
-	}
-	return nil
 }
 
 func (p *Provider) machineDir(id string) string { return p.machines.Path(id) }

@@ -1,10 +1,7 @@
 package local
 
 import (
-	"path/filepath"
 	"testing"
-
-	"github.com/provisionr/provisionr/internal/errs"
 )
 
 func TestNamesFit(t *testing.T) {
@@ -23,20 +20,5 @@ func TestBounded(t *testing.T) {
 	}
 	if b.String() != "abcab" {
 		t.Errorf("kept %q", b.String())
-	}
-}
-
-func TestConfig(t *testing.T) {
-	for name, c := range map[string]Config{
-		"no cluster": {DataDir: "/x"}, "bad cluster": {ClusterID: "A b", DataDir: "/x"}, "no directory": {ClusterID: "c"},
-		"bad directory": {ClusterID: "c", DataDir: "/a\nb"},
-	} {
-		if err := c.complete(); !errs.Is(err, errs.Invalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	c := Config{ClusterID: "c-1", DataDir: "data"}
-	if err := c.complete(); err != nil || !filepath.IsAbs(c.DataDir) || c.CacheDir == "" || c.Logger == nil {
-		t.Errorf("completed %+v, %v", c, err)
 	}
 }

@@ -139,7 +139,7 @@ func TestMachines(t *testing.T) {
 		for n := 1; n <= 2; n++ {
 			s.sh(n, "apt-get -q "+proxied+" update && apt-get -qy "+proxied+" install hello && hello")
 		}
-		stored, err := filepath.Glob(filepath.Join(s.p.config.CacheDir, "apt", "*-hello_*.deb"))
+		stored, err := filepath.Glob(filepath.Join(s.p.config.Archive.CacheDir, "apt", "*-hello_*.deb"))
 		if err != nil || len(stored) == 0 {
 			t.Errorf("the package is not in the cache: %v %v", stored, err)
 		}

@@ -14,7 +14,7 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	return p.archive.Build(ctx, p.rootfsDir(), rootfs.Container())
 }
 
-func (p *Provider) rootfsDir() string { return filepath.Join(p.config.CacheDir, "rootfs") }
+func (p *Provider) rootfsDir() string { return filepath.Join(p.config.Archive.CacheDir, "rootfs") }
 
 // Run serves on the gateways of all networks, present and future, until ctx ends: the package proxy and the time. Networks
 // that it finds in DataDir are made anew first, so that machines work again after the host lost them. A service that

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,27 +21,10 @@ import (
 
 // Config of a Provider.
 type Config struct {
-	// ClusterID names everything that is made on the host. Required: lower-case letters, digits and hyphens.
-	ClusterID string
-	// Name of the Provider object: what two of them make on one host is kept apart. Default: qemu.
-	Name string
+	// Site is where it keeps its machines. The default of its name is qemu.
+	host.Site
 	// Spec of the Provider object. Default: an empty one.
 	Spec *provisionrv1.QemuProvider
-	// DataDir holds the machines; no other provider may have it. Required; it is created.
-	DataDir string
-	// CacheDir holds images and packages, shared by all clusters of the host. Default: /var/cache/provisionr.
-	CacheDir string
-	// AptDir is the host's apt configuration, from which the Debian archive's sources are read. Default: /etc/apt.
-	AptDir string
-	// CacheBytes bounds the package cache. Default: 8 GiB.
-	CacheBytes int64
-	// AllowHosts reports whether the apt proxy may ask a host (with its port where it has one) besides those of the host's
-	// own sources, by http. It is called for each request and must be fast and safe for concurrent use. Default: none.
-	AllowHosts func(host string) bool
-	// Progress gets the lines of a build or download of an image. Default: they go to Logger, at level debug.
-	Progress func(line string)
-	// Logger defaults to slog.Default.
-	Logger *slog.Logger
 }
 
 // Provider runs the virtual machines of one cluster on this host. It is safe for concurrent use, also by several processes.
@@ -74,13 +56,9 @@ func New(config Config) (*Provider, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	p := &Provider{config: config, log: config.Logger, scope: host.Scope(config.ClusterID, config.Name)}
-	p.archive = archive.Open(archive.Config{
-		CacheDir: config.CacheDir, AptDir: config.AptDir, CacheBytes: config.CacheBytes, AllowHosts: config.AllowHosts,
-		Progress: config.Progress, Logger: p.log,
-	})
-	p.builder = &image.Builder{Dir: filepath.Join(config.CacheDir, "qemu"), Archive: p.archive}
-	p.fetcher = &image.Fetcher{Dir: filepath.Join(config.CacheDir, "images"), Progress: p.archive.Progress}
+	p := &Provider{config: config, log: config.Logger, scope: config.Scope(), archive: archive.Open(config.Archive)}
+	p.builder = &image.Builder{Dir: filepath.Join(config.Archive.CacheDir, "qemu"), Archive: p.archive}
+	p.fetcher = &image.Fetcher{Dir: filepath.Join(config.Archive.CacheDir, "images"), Progress: p.archive.Progress}
 	var err error
 	if p.machines, err = machines.Open(config.DataDir); err != nil {
 		return nil, errs.New(errs.Internal, "cannot make data directory: %w", err)
@@ -93,31 +71,10 @@ func (c *Config) complete() error {
 	if c.Name == "" {
 		c.Name = "qemu"
 	}
-	for _, id := range []string{c.ClusterID, c.Name} {
-		if !host.ValidID(id) {
-			return errs.New(errs.Invalid, "cannot use the qemu provider: invalid name %q", id)
-		}
-	}
 	if c.Spec == nil {
 		c.Spec = &provisionrv1.QemuProvider{}
 	}
-	if c.CacheDir == "" {
-		c.CacheDir = "/var/cache/provisionr"
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	for _, dir := range []*string{&c.DataDir, &c.CacheDir} {
-		if *dir == "" || strings.Contains(*dir, "\n") {
-			return errs.New(errs.Invalid, "cannot use the qemu provider: invalid directory %q", *dir)
-		}
-		absolute, err := filepath.Abs(*dir)
-		if err != nil {
-			return errs.New(errs.Internal, "cannot find directory %s: %w", *dir, err)
-		}
-		*dir = absolute
-	}
-	return nil
+	return c.Complete()
 }
 
 // Capabilities implements provider.Provider. A launch is over when Launch returns or the server is dead: nothing settles.

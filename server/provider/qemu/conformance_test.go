@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/host/rootfs"
 	"github.com/provisionr/provisionr/server/provider"
 	"github.com/provisionr/provisionr/server/provider/providertest"
@@ -32,7 +33,7 @@ func TestConformance(t *testing.T) {
 	})
 	providertest.Run(t, providertest.Config{
 		New: func(t *testing.T, cluster string) provider.Provider {
-			p, err := New(Config{ClusterID: cluster, DataDir: dir + "/" + cluster, Logger: slog.New(slog.DiscardHandler)})
+			p, err := New(Config{Site: host.Site{ClusterID: cluster, DataDir: dir + "/" + cluster, Logger: slog.New(slog.DiscardHandler)}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/host/cgroup"
 	"github.com/provisionr/provisionr/server/provider"
 )
@@ -46,7 +47,7 @@ func crashMain(argument string) error {
 	if err := json.Unmarshal([]byte(argument), &c); err != nil {
 		return err
 	}
-	p, err := New(Config{ClusterID: c.ClusterID, DataDir: c.DataDir})
+	p, err := New(Config{Site: host.Site{ClusterID: c.ClusterID, DataDir: c.DataDir}})
 	if err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func localTest(t *testing.T) string {
 // containerTree is the root file system of the local provider's machines.
 func (s *stand) containerTree() string {
 	s.t.Helper()
-	tree, err := s.p.archive.Build(s.t.Context(), filepath.Join(s.p.config.CacheDir, "rootfs"), rootfs.Container())
+	tree, err := s.p.archive.Build(s.t.Context(), filepath.Join(s.p.config.Archive.CacheDir, "rootfs"), rootfs.Container())
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/host"
 	"github.com/provisionr/provisionr/server/host/cgroup"
 	"github.com/provisionr/provisionr/server/provider"
 )
@@ -52,10 +53,10 @@ func newStand(t *testing.T) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stand{t: t, prefix: prefix, config: Config{
+	s := &stand{t: t, prefix: prefix, config: Config{Site: host.Site{
 		ClusterID: "t-" + strings.ToLower(rand.Text()[:10]), DataDir: dir + "/qemu",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}}
+	}}}
 	t.Cleanup(func() {
 		if err := s.open().Cleanup(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
