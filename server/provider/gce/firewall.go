@@ -20,11 +20,7 @@ type change struct {
 
 // EnsureFirewall implements provider.FirewallGroups. The groups that rules name get the rules that deny all else.
 func (p *Provider) EnsureFirewall(ctx context.Context, f provider.Firewall) error {
-	api, err := p.api(ctx)
-	if err != nil {
-		return err
-	}
-	all, err := p.firewalls(ctx, api)
+	api, all, err := p.firewalls(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,11 +39,7 @@ func (p *Provider) EnsureFirewall(ctx context.Context, f provider.Firewall) erro
 
 // PlanFirewall implements provider.FirewallGroups.
 func (p *Provider) PlanFirewall(ctx context.Context, f provider.Firewall) ([]string, error) {
-	api, err := p.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all, err := p.firewalls(ctx, api)
+	_, all, err := p.firewalls(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,11 +77,7 @@ func (p *Provider) PlanFirewall(ctx context.Context, f provider.Firewall) ([]str
 
 // Firewalls implements provider.FirewallGroups.
 func (p *Provider) Firewalls(ctx context.Context) ([]string, error) {
-	api, err := p.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all, err := p.firewalls(ctx, api)
+	_, all, err := p.firewalls(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +93,7 @@ func (p *Provider) Firewalls(ctx context.Context) ([]string, error) {
 
 // DeleteFirewall implements provider.FirewallGroups. The API would delete rules that machines rely on: so it is looked here.
 func (p *Provider) DeleteFirewall(ctx context.Context, pool string) error {
-	api, err := p.api(ctx)
-	if err != nil {
-		return err
-	}
-	all, err := p.firewalls(ctx, api)
+	api, all, err := p.firewalls(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,8 +119,12 @@ func (p *Provider) DeleteFirewall(ctx context.Context, pool string) error {
 	return p.apply(ctx, api, c)
 }
 
-// firewalls returns all firewall rules of the project: they can be many for a person, but not for a list.
-func (p *Provider) firewalls(ctx context.Context, api *compute.Service) ([]*compute.Firewall, error) {
+// firewalls returns the API and all firewall rules of the project: they can be many for a person, but not for a list.
+func (p *Provider) firewalls(ctx context.Context) (*compute.Service, []*compute.Firewall, error) {
+	api, err := p.api(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	all, err := collect(func(token string) ([]*compute.Firewall, string, error) {
 		page, err := api.Firewalls.List(p.project).MaxResults(listPage).PageToken(token).Context(ctx).Do()
 		if err != nil {
@@ -147,7 +135,7 @@ func (p *Provider) firewalls(ctx context.Context, api *compute.Service) ([]*comp
 		}
 		return page.Items, page.NextPageToken, nil
 	})
-	return all, p.unlisted(p.failed("list firewall rules", err))
+	return api, all, p.unlisted(p.failed("list firewall rules", err))
 }
 
 // groupOf returns the rules that target a pool's tag and nothing else.
