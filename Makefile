@@ -7,6 +7,7 @@ BIN      := bin
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/provisionr/provisionr/internal/version.Version=$(VERSION)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -ldflags='$(LDFLAGS)'
+GOARCH   := $(shell go env GOARCH)
 TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
 
 .PHONY: help
@@ -22,10 +23,20 @@ test-prerequisites: ## Install what the tests need besides
 	@tools/prerequisites test
 
 .PHONY: build
-build: ## Build the server and CLI, and the agent, into bin/
-	@echo "building bin/provisionr and the agent (the first time takes a few minutes)"
+build: agent ## Build the server and CLI, the agent and its helper, into bin/
+	@echo "building bin/provisionr (the first time takes a few minutes)"
 	@$(GOBUILD) -o $(BIN)/provisionr ./cmd/provisionr
-	@$(GOBUILD) -o $(BIN)/provisionr-agent-$(shell go env GOARCH) ./cmd/provisionr-agent
+	@$(GOBUILD) -o $(BIN)/provisionr-wireguard-$(GOARCH) ./cmd/provisionr-wireguard
+
+# Every machine downloads the agent: it is built for size. Nothing outside the standard library is inlined, which costs an
+# agent nothing that can be measured, and gRPC's tracing page is left out.
+SMALL := $(foreach m,github.com google.golang.org golang.org/x,-gcflags='$(m)/...=-l')
+
+.PHONY: agent
+agent: ## Build the agent alone
+	@echo "building the agent"
+	@CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags='$(LDFLAGS) -funcalign=16' $(SMALL) \
+		-o $(BIN)/provisionr-agent-$(GOARCH) ./cmd/provisionr-agent
 
 .PHONY: demo
 demo: prerequisites build ## Boot a proven three-machine ZooKeeper pool on this host
@@ -52,7 +63,7 @@ test-race: ## Run the concurrent packages under the race detector
 
 .PHONY: test-machine
 test-machine: build ## Run the tests that boot real machines (root)
-	go test -count=1 -tags machine -timeout 30m -p 1 ./server/provider/local ./server/provider/qemu/... ./e2e
+	go test -count=1 -tags machine -timeout 30m -p 1 ./agent/resource/pkg ./server/provider/local ./server/provider/qemu/... ./e2e
 
 .PHONY: test-openstack
 test-openstack: prerequisites ## Test the openstack provider on a real control plane, in namespaces (root)
@@ -84,6 +95,12 @@ bench-boot: prerequisites build ## Time from apply to a ready and proven pool, b
 .PHONY: bench-agent
 bench-agent: prerequisites build ## Measure the agent's size, idle cost and second converge run (root)
 	@tools/bench-agent
+
+.PHONY: bench-converge
+bench-converge: prerequisites build ## Measure converging beside Puppet, Ansible, CFEngine and apt, and how long drift lasts (root)
+	@tools/bench-converge/run
+	@[ ! -x tools/bench-first-converge ] || tools/bench-first-converge
+	@tools/bench-drift
 
 .PHONY: bench-raft
 bench-raft: ## Measure the log stores, committed writes per second and failover

@@ -15,11 +15,16 @@ import (
 	"time"
 
 	"github.com/provisionr/provisionr/agent/cache"
+	"github.com/provisionr/provisionr/agent/confirm"
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/identity"
 	"github.com/provisionr/provisionr/agent/link"
+	"github.com/provisionr/provisionr/agent/programs"
+	"github.com/provisionr/provisionr/agent/secrets"
+	"github.com/provisionr/provisionr/agent/upgrade"
+	"github.com/provisionr/provisionr/agent/watch"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
@@ -45,6 +50,16 @@ type Parts struct {
 	Stub Stub
 	// Canary listens for the firewall's deny proof until ctx ends. Nil means none.
 	Canary func(ctx context.Context, address, machineID string) error
+	// Confirm listens on the agent's own port until ctx ends, and calls listening once it does. Nil means none.
+	Confirm func(ctx context.Context, address, machineID string, listening func()) error
+	// Timers outlive the agent. Nil means that changes are not confirmed, and the agent not upgraded.
+	Timers confirm.Timers
+	// ConfirmWithin is how long a change may take to be confirmed. Default: 30 s, which is the most.
+	ConfirmWithin time.Duration
+	// Watcher made with what it is to call. Nil means that only full checks find drift.
+	Watcher func(touch func(...converge.Trigger), lost func()) (Watcher, error)
+	// Facts about the machine. Nil tells none.
+	Facts func(*host.Host) *agentv1.Facts
 	// Commands runs what operators ask for. Nil refuses all.
 	Commands link.Runner
 	// Settled is called after each run that changed something, which has read much that the next ones will not. Nil does
@@ -58,6 +73,16 @@ type Stub interface {
 	Set(*desired.State) error
 	// Run serves until ctx ends, and returns nil then.
 	Run(context.Context) error
+}
+
+// Watcher tells when something of the desired state changes: package watch.
+type Watcher interface {
+	// Set replaces what is watched.
+	Set([]converge.Trigger)
+	// Run watches until ctx ends, and returns nil then.
+	Run(context.Context) error
+	// Status of each source.
+	Status() []watch.Status
 }
 
 // Config of an Agent. All fields are required.
@@ -78,11 +103,18 @@ type Agent struct {
 	reporter *reporter
 	proofs   *proofs
 	status   *statusFile
+	secrets  *secrets.Store
+	programs *programs.Store
+	upgrader *upgrade.Upgrader // nil without timers
+	watcher  Watcher           // may be nil
+	outbox   *link.Outbox
 
 	state   atomic.Pointer[desired.State]
 	lastRun atomic.Pointer[converge.Run]
-	// moved is signalled when the machine's address may have changed.
-	moved chan struct{}
+	// linked is signalled when a session began.
+	linked chan struct{}
+	// canary and confirming are the listeners on the machine's address.
+	canary, confirming *listener
 	// taking is held while a desired state is taken.
 	taking sync.Mutex
 }
@@ -95,7 +127,7 @@ func New(c Config) (*Agent, error) {
 	if c.Parts.Commands == nil {
 		c.Parts.Commands = noCommands{}
 	}
-	a := &Agent{config: c, moved: make(chan struct{}, 1)}
+	a := &Agent{config: c, linked: make(chan struct{}, 1), outbox: link.NewOutbox()}
 	if err := c.Host.MkdirAll(RunDir, 0o755); err != nil {
 		return nil, errs.New(errs.Internal, "cannot make %s: %w", RunDir, err)
 	}
@@ -110,25 +142,55 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	outbox := link.NewOutbox()
-	a.reporter = newReporter(c.Version, outbox, a.identity.Skew)
-	a.status = &statusFile{host: *c.Host, path: StatusPath, status: Status{Version: c.Version, Machine: a.identity.MachineID()},
-		fail: func(err error) { c.Logger.Warn("cannot write the status file", "error", err) }}
+	a.reporter = newReporter(c.Version, a.outbox, a.identity.Skew)
+	a.status = newStatusFile(c.Host, Status{Version: c.Version, Machine: a.identity.MachineID()}, func(err error) {
+		c.Logger.Warn("cannot write the status file", "error", err)
+	})
 	a.proofs = &proofs{prover: prover, state: &a.state, wake: make(chan struct{}, 1), done: a.proven}
-	if a.runner, err = converge.New(converge.Config{Done: a.ran, Now: a.reporter.now, Logger: c.Logger}); err != nil {
-		return nil, err
-	}
 	if a.cache, err = cache.Open(filepath.Join(c.Host.Root, CacheDir)); err != nil {
 		return nil, err
 	}
-	a.link, err = link.New(link.Config{
-		Identity: a.identity, Store: a.cache, Outbox: outbox, Runner: c.Parts.Commands, Desired: a.take, Verify: a.verify,
-		Connected: a.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
-	})
-	if err != nil {
+	if err := a.wire(boot); err != nil {
 		return nil, errors.Join(err, a.cache.Close())
 	}
 	return a, nil
+}
+
+// wire makes the parts that need each other.
+func (a *Agent) wire(boot string) (err error) {
+	c := a.config
+	a.link, err = link.New(link.Config{
+		Identity: a.identity, Store: a.cache, Outbox: a.outbox, Runner: c.Parts.Commands, Desired: a.take, Verify: a.verify, Ask: a.ask,
+		Connected: a.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	a.secrets, a.programs = secrets.New(c.Host, a.link.Secrets), programs.New(c.Host, a.link)
+	a.canary, a.confirming = newListener("canary", c.Parts.Canary), newListener("confirmations", nil)
+	if c.Parts.Confirm != nil {
+		a.confirming.serve = func(ctx context.Context, address, machineID string) error {
+			return c.Parts.Confirm(ctx, address, machineID, a.confirming.began)
+		}
+	}
+	runner := converge.Config{Done: a.ran, Now: a.reporter.now, Logger: c.Logger}
+	if c.Parts.Timers != nil {
+		if runner.Confirm, err = a.confirmer(boot); err != nil {
+			return err
+		}
+		a.upgrader, err = upgrade.New(upgrade.Config{Host: c.Host, Programs: a.programs, Timers: c.Parts.Timers, Running: running(), Logger: c.Logger})
+		if err != nil {
+			return err
+		}
+	}
+	if a.runner, err = converge.New(runner); err != nil {
+		return err
+	}
+	if c.Parts.Watcher != nil {
+		a.watcher, err = c.Parts.Watcher(a.runner.Touch, a.runner.Wake)
+		a.status.sources = a.watcher.Status
+	}
+	return err
 }
 
 // noCommands runs nothing for anybody.
@@ -163,6 +225,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.config.Logger.Warn("cannot close the cache", "error", err)
 		}
 	}()
+	a.recover(ctx)
 	if s := a.cache.Load(); s != nil && s.Machine.MachineId == a.identity.MachineID() {
 		a.config.Logger.Info("converging from the cache", "generation", s.PoolGeneration)
 		a.take(s)
@@ -170,7 +233,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loop, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var loops sync.WaitGroup
-	for _, run := range []func(context.Context) error{a.link.Run, a.runner.Run, a.proofs.run, a.serveNames, a.serveCanary} {
+	for _, run := range []func(context.Context) error{a.link.Run, a.runner.Run, a.proofs.run, a.watch, a.follow, a.serveNames, a.listen(a.canary), a.listen(a.confirming)} {
 		loops.Go(func() {
 			if err := run(loop); err != nil {
 				cancel(err)
@@ -198,6 +261,7 @@ func (a *Agent) take(s *desired.State) {
 	if same && bytes.Equal(old.Revision, s.Revision) {
 		return
 	}
+	s.Secrets, s.Programs, s.HostCertifier = a.secrets.For(s), a.programs.For(s), a.link
 	a.state.Store(s)
 	if a.config.Parts.Stub != nil {
 		if err := a.config.Parts.Stub.Set(s); err != nil {
@@ -208,11 +272,14 @@ func (a *Agent) take(s *desired.State) {
 		return
 	}
 	a.config.Logger.Info("new desired state", "generation", s.PoolGeneration)
-	select {
-	case a.moved <- struct{}{}:
-	default:
+	a.canary.move(s.Machine)
+	a.confirming.move(s.Machine)
+	resources := a.config.Parts.Resources(s, a.config.Host)
+	if a.watcher != nil {
+		// Before the first check, so that nothing happens between.
+		a.watcher.Set(converge.Triggers(resources))
 	}
-	if err := a.runner.Set(a.config.Parts.Resources(s, a.config.Host), s); err != nil {
+	if err := a.runner.Set(converge.Plan{Resources: resources, Epoch: s, Audit: s.Pool.GetAudit()}); err != nil {
 		a.config.Logger.Error("cannot run the desired state", "error", err)
 		a.reporter.failed(err)
 	}
@@ -221,16 +288,37 @@ func (a *Agent) take(s *desired.State) {
 // connected follows the begin of each session, and its end, where there is no server.
 func (a *Agent) connected(server string) {
 	a.status.connected(server)
-	if server != "" {
-		a.reporter.connected()
+	if server == "" {
+		return
+	}
+	a.reporter.connected()
+	a.learn(true)
+	select {
+	case a.linked <- struct{}{}:
+	default:
+	}
+}
+
+// learn reports the facts where they are new, or anyway.
+func (a *Agent) learn(anyway bool) {
+	if a.config.Parts.Facts != nil {
+		a.reporter.learned(a.config.Parts.Facts(a.config.Host), anyway)
 	}
 }
 
 // ran follows each run.
 func (a *Agent) ran(r converge.Report) {
 	before := a.lastRun.Swap(r.Run)
-	a.reporter.done(r)
 	a.status.ran(r)
+	a.reporter.done(r)
+	if len(r.Changes) > 0 || r.Run.Checked == len(r.Run.Outcomes) {
+		a.learn(false)
+	}
+	if s, ok := r.Epoch.(*desired.State); ok && r.First && r.Run.Err() == nil {
+		if err := a.secrets.Prune(s); err != nil {
+			a.config.Logger.Warn("cannot remove old secrets", "error", err)
+		}
+	}
 	// What got right by itself is no change.
 	recovered := before != nil && before.Err() != nil && r.Run.Err() == nil
 	if r.First || recovered || len(r.Changes) > 0 {
@@ -263,43 +351,6 @@ func (a *Agent) serveNames(ctx context.Context) error {
 		return nil
 	}
 	return a.supervise(ctx, "name service", a.config.Parts.Stub.Run)
-}
-
-// serveCanary listens on the machine's address, which a new desired state may change.
-func (a *Agent) serveCanary(ctx context.Context) error {
-	if a.config.Parts.Canary == nil {
-		return nil
-	}
-	address, stop := "", func() {}
-	defer func() { stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.moved:
-		}
-		m := a.state.Load().Machine
-		if m.Address == address {
-			continue
-		}
-		stop()
-		address, stop = m.Address, func() {}
-		if address == "" {
-			continue
-		}
-		serving, cancel := context.WithCancel(ctx)
-		var done sync.WaitGroup
-		done.Go(func() {
-			// Its only end is that of its context.
-			_ = a.supervise(serving, "canary", func(ctx context.Context) error {
-				return a.config.Parts.Canary(ctx, m.Address, m.MachineId)
-			})
-		})
-		stop = func() {
-			cancel()
-			done.Wait()
-		}
-	}
 }
 
 // supervise runs a service until ctx ends, again with back-off from 1 s to 60 s when it fails.

@@ -69,8 +69,14 @@ type rig struct {
 
 func start(t *testing.T, h host.Host) (r *rig, stop func()) {
 	t.Helper()
+	return startWith(t, h, func(*agent.Parts) {})
+}
+
+// startWith starts an agent with further parts.
+func startWith(t *testing.T, h host.Host, with func(*agent.Parts)) (r *rig, stop func()) {
+	t.Helper()
 	r = &rig{host: h}
-	a, err := agent.New(agent.Config{Host: &h, Version: "test", Logger: r.log.Logger(), Parts: agent.Parts{
+	parts := agent.Parts{
 		Resources: file.New,
 		Prover: func(last func(context.Context) (*converge.Run, error)) (agent.Prover, error) {
 			return &prover{last}, nil
@@ -80,7 +86,9 @@ func start(t *testing.T, h host.Host) (r *rig, stop func()) {
 			<-ctx.Done()
 			return nil
 		},
-	}})
+	}
+	with(&parts)
+	a, err := agent.New(agent.Config{Host: &h, Version: "test", Logger: r.log.Logger(), Parts: parts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +161,9 @@ func until(t *testing.T, in *agenttest.Session, what string, satisfies func(all 
 			continue
 		}
 		next := proto.CloneOf(r)
+		if next.Facts == nil {
+			next.Facts = all.Facts
+		}
 		next.Proofs, next.Changes = append(all.Proofs, r.Proofs...), append(all.Changes, r.Changes...)
 		all = next
 		in.Give(t, &agentv1.ServerMessage{Kind: &agentv1.ServerMessage_ReportAck{ReportAck: &agentv1.ReportAck{Sequence: r.Sequence}}})
@@ -306,7 +317,8 @@ func TestResourcesHaveAnOrder(t *testing.T) {
 	h, _, _ := hosttest.New(t)
 	s := &desired.State{
 		Machine: &agentv1.MachineComponent{MachineId: "m-a", Name: "p-1", Fqdn: "p-1.d", Domain: "d", Pool: "p", Address: "10.0.0.2",
-			NtpServers: []string{"10.0.0.1"}, Zones: []string{"d"}},
+			NtpServers: []string{"10.0.0.1"}, Zones: []string{"d"}, HttpProxy: "http://10.0.0.1:3142", SshAuthorities: []string{"ssh-ed25519 AAAA"},
+			Vpn: &agentv1.VpnMember{Name: "v", Cidr: "10.99.0.0/24", Port: 51820, Address: "10.99.0.1"}},
 		Pool: &agentv1.PoolComponent{Name: "p",
 			Repositories: []*agentv1.Repository{{Name: "r", Uris: []string{"http://r"}, Suites: []string{"s"}}},
 			Packages:     []*agentv1.Package{{Name: "nginx"}},
@@ -314,6 +326,11 @@ func TestResourcesHaveAnOrder(t *testing.T) {
 			Files:        []*agentv1.File{{Path: "/etc/motd", Source: &agentv1.File_Content{}}},
 			Firewall:     &agentv1.Firewall{Enabled: true},
 			Services:     []*agentv1.Service{{Name: "nginx.service", Running: true}},
+			Downloads:    []*agentv1.Download{{Path: "/opt/d", Urls: []string{"http://d"}, Sha256: make([]byte, 32)}},
+			Groups:       []*agentv1.Group{{Name: "g"}}, Ssh: &agentv1.Ssh{Certificates: true}, Sysctl: map[string]string{"vm.swappiness": "1"},
+			Modules: []*agentv1.KernelModule{{Name: "br_netfilter"}}, Timezone: "UTC", Locale: "C.UTF-8", Swap: &agentv1.Swap{SizeMib: 64},
+			Filesystems: []*agentv1.Filesystem{{Path: "/data", Disk: 1, Type: "ext4"}}, Networking: &agentv1.Networking{Mtu: 1400},
+			OsPolicy: &agentv1.OsPolicy{UnattendedUpgrades: "off", Selinux: "permissive", Apparmor: "enabled"},
 		},
 	}
 	ordered, err := converge.Order(agent.Resources(s, &h))
@@ -326,7 +343,9 @@ func TestResourcesHaveAnOrder(t *testing.T) {
 		place[kind] = i
 	}
 	for _, pair := range [][2]string{{"repository", "package"}, {"resolver", "package"}, {"package", "user"}, {"user", "file"},
-		{"package", "firewall"}, {"firewall", "service"}, {"file", "service"}} {
+		{"package", "firewall"}, {"firewall", "service"}, {"file", "service"},
+		{"package", "download"}, {"group", "user"}, {"package", "sshd"}, {"module", "sysctl"}, {"filesystem", "file"}, {"filesystem", "swap"},
+		{"proxy", "package"}, {"package", "locale"}, {"hosts", "timezone"}, {"network", "vpn"}, {"package", "ospolicy"}, {"hosts", "ntp"}} {
 		before, ok := place[pair[0]]
 		after, ok2 := place[pair[1]]
 		if !ok || !ok2 || before > after {

@@ -10,7 +10,10 @@ import (
 
 	"github.com/provisionr/provisionr/agent/cache"
 	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/programs"
+	"github.com/provisionr/provisionr/agent/secrets"
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
@@ -21,13 +24,9 @@ func Check(ctx context.Context, h *host.Host, out io.Writer) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	state, err := cache.Read(filepath.Join(h.Root, CacheDir))
+	state, err := cached(h)
 	if err != nil {
 		return false, err
-	}
-	if state == nil {
-		return false, errs.New(errs.NotFound, "cannot check: this machine has no desired state yet").
-			WithHint("see provisionr-agent status, and journalctl -u provisionr-agent")
 	}
 	run, err := converge.Check(ctx, Resources(state, h))
 	if err != nil {
@@ -51,6 +50,55 @@ func Check(ctx context.Context, h *host.Host, out io.Writer) (bool, error) {
 	_, err = fmt.Fprintf(out, "generation %d: %d resources checked in %s with %s of CPU: %d differ, %d failed\n", state.PoolGeneration,
 		len(run.Outcomes), run.Ended.Sub(run.Started).Round(10*time.Microsecond), (after - before).Round(10*time.Microsecond), differ, failed)
 	return differ+failed == 0, err
+}
+
+// cached reads the desired state that the agent has last been given.
+func cached(h *host.Host) (*desired.State, error) {
+	state, err := cache.Read(filepath.Join(h.Root, CacheDir))
+	if err != nil {
+		return nil, err
+	}
+	if state == nil {
+		return nil, errs.New(errs.NotFound, "cannot check: this machine has no desired state yet").
+			WithHint("see provisionr-agent status, and journalctl -u provisionr-agent")
+	}
+	state.Secrets, state.Programs = secrets.New(h, nil).For(state), programs.New(h, nil).For(state)
+	return state, nil
+}
+
+// Repeat measures what a check costs inside an agent that runs: the mean CPU time of times checks by content, with nothing
+// remembered, and of as many that remember what they saw, as every check but the slow ones does.
+func Repeat(ctx context.Context, h *host.Host, times int, out io.Writer) error {
+	state, err := cached(h)
+	if err != nil {
+		return err
+	}
+	warm := Resources(state, h)
+	measure := func(what string, resources func() []converge.Resource) error {
+		if _, err := converge.Check(ctx, resources()); err != nil { // connections and caches of the process
+			return err
+		}
+		before, err := cpuTime()
+		if err != nil {
+			return err
+		}
+		for range times {
+			if _, err := converge.Check(ctx, resources()); err != nil {
+				return err
+			}
+		}
+		after, err := cpuTime()
+		if err != nil {
+			return err
+		}
+		mean := (after - before) / time.Duration(max(times, 1))
+		_, err = fmt.Fprintf(out, "%d checks %s: %.3f ms of CPU each\n", times, what, mean.Seconds()*1e3)
+		return err
+	}
+	if err := measure("by content", func() []converge.Resource { return Resources(state, h) }); err != nil {
+		return err
+	}
+	return measure("of what changed", func() []converge.Resource { return warm })
 }
 
 // cpuTime is what this process and its children that ended have used, in user and system mode (getrusage(2)).

@@ -6,11 +6,14 @@ import (
 	"net/netip"
 	"runtime/debug"
 
+	"github.com/provisionr/provisionr/agent/confirm"
 	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/facts"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/prove"
 	"github.com/provisionr/provisionr/agent/resource/resolver"
 	"github.com/provisionr/provisionr/agent/stub"
+	"github.com/provisionr/provisionr/agent/watch"
 )
 
 // RealParts are the parts of an agent on a real machine.
@@ -31,7 +34,11 @@ func RealParts(h *host.Host, logger *slog.Logger) (Parts, error) {
 		Prover: func(last func(context.Context) (*converge.Run, error)) (Prover, error) {
 			return prove.New(prove.Config{Host: h, Results: last})
 		},
-		Stub:   names,
+		Stub: names,
+		Watcher: func(touch func(...converge.Trigger), lost func()) (Watcher, error) {
+			return watch.New(watch.Config{Root: h.Root, Touch: touch, Lost: lost, Logger: logger})
+		},
+		Confirm: confirm.Listen, Timers: host.Timers{Host: h}, Facts: facts.Collect,
 		Canary: prove.Canary, Commands: host.Processes{}, Settled: debug.FreeOSMemory,
 	}, nil
 }

@@ -36,6 +36,9 @@ type reporter struct {
 	proofs map[string]*agentv1.Proof
 	// whole says that the next set is to be reported whole.
 	whole bool
+	// facts are the newest; untold says that the next report takes them along.
+	facts  *agentv1.Facts
+	untold bool
 }
 
 func newReporter(version string, outbox *link.Outbox, skew func() time.Duration) *reporter {
@@ -126,14 +129,38 @@ func (r *reporter) proven(set []*agentv1.Proof, all bool) {
 	r.put(r.status, changed, nil)
 }
 
+// event reports something that no run did.
+func (r *reporter) event(c *agentv1.ResourceChange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(r.status, nil, []*agentv1.ResourceChange{c})
+}
+
+// learned notes facts, and reports them where they are new, or anyway. Before the first run has ended they wait for it: a
+// report that knows nothing else would say that the machine is not as desired.
+func (r *reporter) learned(f *agentv1.Facts, anyway bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !anyway && proto.Equal(f, r.facts) {
+		return
+	}
+	r.facts, r.untold = f, true
+	if r.status.DesiredHash != nil {
+		r.put(r.status, nil, nil)
+	}
+}
+
 // put sends what is new, if anything is. The caller holds the lock.
 func (r *reporter) put(next *agentv1.Report, proofs []*agentv1.Proof, changes []*agentv1.ResourceChange) {
-	if len(proofs) == 0 && len(changes) == 0 && proto.Equal(next, r.status) {
+	if len(proofs) == 0 && len(changes) == 0 && !r.untold && proto.Equal(next, r.status) {
 		return
 	}
 	r.status = next
 	out := proto.CloneOf(next)
 	out.Proofs, out.Changes = proofs, changes
+	if r.untold {
+		out.Facts, r.untold = r.facts, false
+	}
 	r.send(out)
 }
 

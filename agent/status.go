@@ -10,9 +10,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/provisionr/provisionr/agent/confirm"
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/watch"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
@@ -30,6 +32,24 @@ type Status struct {
 	Run            *RunStatus `json:"run,omitempty"`
 	// Proofs are the newest outcome of each.
 	Proofs []ProofStatus `json:"proofs,omitempty"`
+	// Drift are the last repairs, oldest first.
+	Drift []DriftStatus `json:"drift,omitempty"`
+	// Confirm tells of changes that could cut the machine off.
+	Confirm confirm.Status `json:"confirm"`
+	// Events tells of the sources of events.
+	Events []watch.Status `json:"events,omitempty"`
+}
+
+// maxDrift bounds the repairs that are told.
+const maxDrift = 20
+
+// DriftStatus is one repair of what was right before, or that something differs where it is only looked at.
+type DriftStatus struct {
+	At       time.Time `json:"at"`
+	Resource string    `json:"resource"`
+	Diff     string    `json:"diff,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Audit    bool      `json:"audit,omitempty"`
 }
 
 // RunStatus is a finished run.
@@ -59,21 +79,30 @@ type ProofStatus struct {
 
 // statusFile writes the status whenever a part of it is new.
 type statusFile struct {
-	host host.Host
-	path string
+	host *host.Host
 	fail func(error)
+	// sources tells of the sources of events; nil where there are none.
+	sources func() []watch.Status
 
 	mu     sync.Mutex
 	status Status
+}
+
+func newStatusFile(h *host.Host, s Status, fail func(error)) *statusFile {
+	return &statusFile{host: h, status: s, fail: fail}
 }
 
 func (f *statusFile) change(with func(*Status)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	with(&f.status)
+	f.status.Confirm = confirm.ReadStatus(f.host)
+	if f.sources != nil {
+		f.status.Events = f.sources()
+	}
 	data, err := json.MarshalIndent(&f.status, "", " ")
 	if err == nil {
-		err = f.host.WriteFile(f.path, append(data, '\n'), host.Attributes{Mode: 0o600})
+		err = f.host.WriteFile(StatusPath, append(data, '\n'), host.Attributes{Mode: 0o600})
 	}
 	if err != nil {
 		f.fail(err)
@@ -85,6 +114,9 @@ func (f *statusFile) connected(server string) {
 }
 
 func (f *statusFile) ran(r converge.Report) {
+	if len(r.Changes) == 0 && r.Run.Checked < len(r.Run.Outcomes) && r.Run.Err() == nil {
+		return // an event that meant nothing
+	}
 	run := &RunStatus{Started: r.Run.Started, Ended: r.Run.Ended}
 	for _, o := range r.Run.Outcomes {
 		rs := ResourceStatus{Resource: o.Resource, Changed: o.Changed, Drift: o.Drift}
@@ -95,6 +127,12 @@ func (f *statusFile) ran(r converge.Report) {
 	}
 	f.change(func(s *Status) {
 		s.Run = run
+		for _, c := range r.Changes {
+			if c.Drift || c.Audit {
+				s.Drift = append(s.Drift, DriftStatus{c.At.AsTime(), c.Resource, c.Diff, c.Error, c.Audit})
+			}
+		}
+		s.Drift = slices.Clone(s.Drift[max(0, len(s.Drift)-maxDrift):])
 		if d, ok := r.Epoch.(*desired.State); ok {
 			s.Name, s.PoolGeneration = d.Machine.Name, d.PoolGeneration
 		}
@@ -150,6 +188,7 @@ func (s *Status) Print(out io.Writer) error {
 			}
 		}
 	}
+	s.printSafety(p)
 	if len(s.Proofs) > 0 {
 		p("\nASSUMPTION\tMACHINE\tOUTCOME\tFOUND")
 	}
@@ -161,6 +200,36 @@ func (s *Status) Print(out io.Writer) error {
 		p("%s\t%s\t%s\t%s", one.Assumption, one.Machine, one.State, oneLine(found))
 	}
 	return w.Flush()
+}
+
+// printSafety writes what drifted, what is confirmed, and where events come from.
+func (s *Status) printSafety(p func(format string, args ...any)) {
+	if s.Confirm.Pending != "" {
+		p("change\t%s waits to be confirmed", s.Confirm.Pending)
+	}
+	for name, no := range s.Confirm.Rejected {
+		p("rolled back\t%s until %s: %s", name, no.Until.Format(time.DateTime), oneLine(no.Why))
+	}
+	for _, e := range s.Events {
+		if state := fmt.Sprintf("%d watched, %d events", e.Watched, e.Events); e.Error != "" {
+			p("events of %ss\t%s; %s", e.Source, state, oneLine(e.Error))
+		} else if e.Watched > 0 {
+			p("events of %ss\t%s", e.Source, state)
+		}
+	}
+	if len(s.Drift) > 0 {
+		p("\nDRIFT\tWHEN\tOUTCOME\tDIFFERENCE")
+	}
+	for _, d := range s.Drift {
+		outcome := "repaired"
+		switch {
+		case d.Audit:
+			outcome = "only looked at"
+		case d.Error != "":
+			outcome = "not repaired: " + oneLine(d.Error)
+		}
+		p("%s\t%s\t%s\t%s", d.Resource, d.At.Local().Format(time.DateTime), outcome, oneLine(d.Diff))
+	}
 }
 
 func (r *RunStatus) summary() string {

@@ -216,7 +216,7 @@ func TestDemo(t *testing.T) {
 		t.Fatal("a demo runs already: make demo-down")
 	}
 	out := run(demo, "up")
-	for _, want := range []string{"zk-3.provisionr.internal", "mode: leader", "39 proven, 0 failed", "PTR  zk-1.provisionr.internal."} {
+	for _, want := range []string{"zk-3.provisionr.internal", "mode: leader", "42 proven, 0 failed", "PTR  zk-1.provisionr.internal."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the demo did not print %q:\n%s", want, out)
 		}

@@ -37,7 +37,7 @@ spec:
   provider: vms
   network: vms
   os: {distribution: debian, release: "12"}
-  hardware: {cpus: 2, memoryMib: 512, diskGib: 8}
+  hardware: {cpus: 2, memoryMib: 512, diskGib: 8, disks: [{sizeGib: 1}]}
   files:
     - path: /etc/kept
       template: "{{ .Machine.FQDN }}\n"
@@ -45,7 +45,8 @@ spec:
     - name: ops
       admin: true
       sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0pZYmTbCSgtq6VGvFgYX5Ovv1dH4NfmtmxvHCaW6nX ops@example"]
-`
+  safety: {silentAfter: 600s, repairDisabled: true}
+` + hostGlobal
 
 // TestQemu boots a virtual machine through the real binaries: cloud-init, agent, proven; then the server is killed and
 // takes it up again; then the pool is deleted. Without KVM it is emulated, and takes minutes.
@@ -78,6 +79,10 @@ func TestQemu(t *testing.T) {
 	if now := d.bySlot("vm")["vm-1"]; now.Metadata.Name != m.Metadata.Name {
 		t.Errorf("a new server made another machine: %s instead of %s", now.Metadata.Name, m.Metadata.Name)
 	}
+
+	d.hostGlobals(t)
+	d.reboots(t)
+	d.powerCut(t, d.manifest(vms+"  packages: [{name: mc}, {name: python3-boto3}]\n"))
 
 	d.pv("delete", "pool", "vm", "--yes", "--wait")
 	if left, err := filepath.Glob(filepath.Join(d.data(), "s1", "qemu", "vms", "machines", "*")); err != nil || len(left) != 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	"github.com/provisionr/provisionr/server/consensus"
 	"github.com/provisionr/provisionr/server/fsm"
@@ -84,9 +85,19 @@ func (s *Server) knows(name string) bool {
 func (s *Server) makeHub() (err error) {
 	s.hub, err = session.New(session.Config{
 		Member: s.config.Name, Cluster: s.cluster(), State: s.store, Consensus: s.node, Tokens: s.ca, Authority: s.ca,
+		Peers: peers{s}, Secrets: s.ca, HostSigner: s.ca, Programs: s.agents,
 		Logger: s.config.Logger.With("part", "session"),
 	})
 	return err
+}
+
+// peers reaches agents through the fleet, which is made before agents are served.
+type peers struct{ *Server }
+
+func (p peers) Connected() (machines map[string]bool, complete bool) { return p.fleet.Connected() }
+
+func (p peers) Ask(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	return p.fleet.Ask(ctx, machineID, ask)
 }
 
 // awaitLeader waits until some member leads.

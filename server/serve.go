@@ -125,8 +125,9 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	service, err := api.New(api.Config{
 		Proposer: s.node, Syncer: s.node, State: s.store, Door: door, Authority: s.ca, Raft: s.node, Archive: s.node,
 		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records, Providers: trials{s}, Seed: s.plannedSeed, Adoption: s.adoption,
-		Firewall: firewall,
-		Boot:     bootHandler, Console: page, Version: s.config.Version, Logger: log,
+		Firewall: firewall, Future: s.future, Preview: s.previews(), AgentProgram: s.agents.Agent,
+		MayReboot: reconcile.MayReboot, RebootTimeout: reconcile.RebootDeadline, VpnNodes: session.VpnNodes,
+		Boot: bootHandler, Console: page, Version: s.config.Version, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -165,7 +166,7 @@ func (s *Server) bootHandler() (http.Handler, error) {
 func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	loop, err := reconcile.New(reconcile.Config{
 		Member: s.config.Name, Leadership: s.node, Store: s.store, Providers: s.directory, Sessions: s.fleet, Tokens: s.ca,
-		Seed: s.seed, DesiredHash: new(session.Compiler).DesiredHash, Logger: s.config.Logger.With("part", "reconcile"),
+		Agents: s.fleet, Seed: s.seed, DesiredHash: s.newCompiler().DesiredHash, Logger: s.config.Logger.With("part", "reconcile"),
 	})
 	if err != nil {
 		return err
@@ -175,7 +176,20 @@ func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return members.run(ctx) })
 	levels := &leveller{store: s.store, raft: s.node, caller: s.caller(), log: members.log}
 	group.Go(func() error { return levels.run(ctx) })
+	group.Go(func() error {
+		return s.node.LeaderLoop(ctx, func(ctx context.Context) error { return s.ca.KeepSSH(ctx, s.authorities, s.putAuthority) })
+	})
 	return nil
+}
+
+// authorities is closed when authorities or the cluster change.
+func (s *Server) authorities() <-chan struct{} {
+	return s.store.Watch(state.TableAuthorities, state.TableCluster)
+}
+
+func (s *Server) putAuthority(ctx context.Context, command *raftlogv1.Command) error {
+	_, err := s.node.Do(ctx, s.caller(), "", command)
+	return err
 }
 
 func (s *Server) memberNames() []string {

@@ -56,6 +56,14 @@ type Server struct {
 	// Joins and Renewals count the calls that were answered with a certificate; keys are their fingerprints.
 	Joins, Renewals int
 	Keys            []string
+	// Reach answers each port of Confirm. Nil has all reached, as by a server.
+	Reach func(port uint32) *agentv1.Reach
+	// Values are those of secrets, by name; what is missing is denied.
+	Values map[string][]byte
+	// Programs that Fetch streams, by SHA-256.
+	Programs map[[sha256.Size]byte][]byte
+	// Confirms counts the calls of Confirm.
+	Confirms int
 	// Sessions get each new stream after its Hello.
 	Sessions chan *Session
 

@@ -20,7 +20,7 @@ const (
 	maxDiff      = 4 << 10
 )
 
-// Outcome is what a run did with one resource.
+// Outcome is what is known of one resource.
 type Outcome struct {
 	Resource string
 	// Diff is what the first check found; empty where all was as desired.
@@ -36,7 +36,11 @@ type Outcome struct {
 // Run is a finished run.
 type Run struct {
 	Started, Ended time.Time
-	Outcomes       []Outcome
+	// Outcomes of all resources in order. Those that the run did not look at have the outcome of an earlier run, without its
+	// Changed and Drift.
+	Outcomes []Outcome
+	// Checked is how many resources the run looked at.
+	Checked int
 }
 
 // Err returns the first error of the run.
@@ -60,31 +64,84 @@ func (r *Run) Changed() int {
 	return n
 }
 
-// errBlocked marks a resource that was not tried because one before it failed.
-var errBlocked = errors.New("waits for what comes before it")
+var (
+	// errBlocked marks a resource that was not tried because one before it failed.
+	errBlocked = errors.New("waits for what comes before it")
+	// ErrAudit is the error of a resource that differs in a plan that only audits.
+	ErrAudit = errors.New("differs, and is only looked at")
+)
 
-// runOnce goes through ordered resources. With apply false it only checks. The order must come from Order.
-func runOnce(ctx context.Context, ordered []Resource, g *graph, apply bool, now func(string)) *Run {
-	run := &Run{Started: time.Now(), Outcomes: make([]Outcome, 0, len(ordered))}
-	failed := make(map[int]bool)
-	for i, r := range ordered {
+// worker goes through resources. The zero value only checks.
+type worker struct {
+	apply bool
+	audit bool
+	now   func(resource string)
+	// confirm applies what is guarded.
+	confirm Confirmer
+	// began is told when the last check of a resource begins: what happened before that, the check has seen.
+	began func(i int)
+}
+
+// pass is one run over a part of a plan.
+type pass struct {
+	*plan
+	// picked are looked at; nil means all.
+	picked []bool
+	// moved are resources that changed, or got right, in this pass.
+	moved []bool
+	// looked are those that the pass has an outcome for.
+	looked []bool
+}
+
+// run goes through the picked resources, and those that come after one that changed, in order.
+func (w *worker) run(ctx context.Context, p *plan, picked []bool) (*Run, []bool) {
+	run := &Run{Started: time.Now(), Outcomes: make([]Outcome, 0, len(p.resources))}
+	s := &pass{plan: p, picked: picked, moved: make([]bool, len(p.resources)), looked: make([]bool, len(p.resources))}
+	failed := make([]bool, len(p.resources))
+	for i, r := range p.resources {
+		last := p.last[i]
 		if ctx.Err() != nil {
 			break
 		}
-		o := Outcome{Resource: g.names[i]}
-		if cause := blockedBy(g.before[i], failed); cause >= 0 && apply {
-			o.Err = fmt.Errorf("%w: %s failed", errBlocked, g.names[cause])
+		if !s.due(i) {
+			last.Changed, last.Drift = false, false
+			if last.Err == nil {
+				last.Diff = ""
+			}
+			failed[i] = last.Err != nil
+			run.Outcomes = append(run.Outcomes, last)
+			continue
+		}
+		o := Outcome{Resource: p.graph.names[i]}
+		if cause := blockedBy(p.graph.before[i], failed); cause >= 0 && w.apply {
+			o.Err = fmt.Errorf("%w: %s failed", errBlocked, p.graph.names[cause])
 		} else {
-			settle(ctx, r, &o, apply, now)
+			w.settle(ctx, i, r, &o)
 		}
 		failed[i] = o.Err != nil
+		s.moved[i] = o.Changed || o.Err == nil && last.Err != nil
+		s.looked[i] = true
+		run.Checked++
 		run.Outcomes = append(run.Outcomes, o)
 	}
 	run.Ended = time.Now()
-	return run
+	return run, s.looked
 }
 
-func blockedBy(before []int, failed map[int]bool) int {
+// due reports whether a resource is looked at: it was picked, or one before it is not what it was.
+func (s *pass) due(i int) bool {
+	if s.picked == nil || s.picked[i] {
+		return true
+	}
+	for _, j := range s.graph.before[i] {
+		if s.moved[j] {
+			return true
+		}
+	}
+	return false
+}
+
+func blockedBy(before []int, failed []bool) int {
 	for _, j := range before {
 		if failed[j] {
 			return j
@@ -94,21 +151,32 @@ func blockedBy(before []int, failed map[int]bool) int {
 }
 
 // settle checks, applies and checks again.
-func settle(ctx context.Context, r Resource, o *Outcome, apply bool, now func(string)) {
-	diff, err := check(ctx, r)
+func (w *worker) settle(ctx context.Context, i int, r Resource, o *Outcome) {
+	diff, err := w.check(ctx, i, r)
 	if err != nil {
 		o.Err = fmt.Errorf("cannot check: %w", err)
 		return
 	}
 	o.Diff = bounded(diff.Text)
-	if diff.Empty() || !apply {
+	if diff.Empty() {
 		return
 	}
-	now(o.Resource)
-	if o.Err = guard(ctx, applyTimeout, r.Apply); o.Err != nil {
+	if w.audit {
+		o.Err = ErrAudit
 		return
 	}
-	again, err := check(ctx, r)
+	if !w.apply {
+		return
+	}
+	w.now(o.Resource)
+	apply := r.Apply
+	if guarded, ok := r.(Guarded); ok && w.confirm != nil {
+		apply = func(ctx context.Context) error { return w.confirm.Apply(ctx, guarded) }
+	}
+	if o.Err = guard(ctx, applyTimeout, apply); o.Err != nil {
+		return
+	}
+	again, err := w.check(ctx, i, r)
 	switch {
 	case err != nil:
 		o.Err = fmt.Errorf("cannot check after the change: %w", err)
@@ -119,7 +187,10 @@ func settle(ctx context.Context, r Resource, o *Outcome, apply bool, now func(st
 	}
 }
 
-func check(ctx context.Context, r Resource) (diff Diff, err error) {
+func (w *worker) check(ctx context.Context, i int, r Resource) (diff Diff, err error) {
+	if w.began != nil {
+		w.began(i)
+	}
 	err = guard(ctx, checkTimeout, func(ctx context.Context) (err error) {
 		diff, err = r.Check(ctx)
 		return err
@@ -152,7 +223,10 @@ func bounded(s string) string {
 // change is the outcome as it is reported.
 func (o *Outcome) change(at time.Time) *agentv1.ResourceChange {
 	c := &agentv1.ResourceChange{Resource: o.Resource, Diff: o.Diff, Drift: o.Drift, At: timestamppb.New(at)}
-	if o.Err != nil {
+	switch {
+	case errors.Is(o.Err, ErrAudit):
+		c.Audit = true
+	case o.Err != nil:
 		c.Error = bounded(o.Err.Error())
 	}
 	return c

@@ -3,37 +3,56 @@ package converge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
+
+// Confirmer applies what can cut the machine off, and has it confirmed or undone.
+type Confirmer interface {
+	Apply(ctx context.Context, r Guarded) error
+}
 
 // Config of a Runner.
 type Config struct {
 	// Interval between full checks of a machine that is as desired, varied by a tenth. Default: 60 s.
 	Interval time.Duration
-	// FirstRetry and LastRetry bound the wait after a run with failures. Default: 1 s and 60 s.
+	// FirstRetry and LastRetry bound the wait of a resource that failed. Default: 1 s and 60 s.
 	FirstRetry, LastRetry time.Duration
 	// Done is called after each run, before the next one starts. Required.
 	Done func(Report)
 	// Now is called with the name of a resource when its Apply starts. Default: nothing.
 	Now func(resource string)
+	// Confirm applies guarded resources. Default: as all others.
+	Confirm Confirmer
 	// Logger of changes and failures. Required.
 	Logger *slog.Logger
 }
 
+// Plan is what a desired state asks for.
+type Plan struct {
+	Resources []Resource
+	// Epoch stands for the desired state; it comes back in Report.
+	Epoch any
+	// Audit has differences reported and nothing applied.
+	Audit bool
+}
+
 // Report is what a run tells.
 type Report struct {
-	// Epoch is what Set was called with.
+	// Epoch is that of the plan.
 	Epoch any
 	// First says that this was the first run of its epoch.
 	First bool
 	Run   *Run
-	// Changes that the run made, and failures that are new or differ from those of the run before.
+	// Changes that the run made, differences and failures that are new or differ from those of the run before.
 	Changes []*agentv1.ResourceChange
 }
 
@@ -44,22 +63,28 @@ type Runner struct {
 
 	mu      sync.Mutex
 	plan    *plan
+	full    bool // all are due, those that failed too
 	waiters []chan *Run
 }
 
-// plan is the resources of one desired state, in order. It is not changed once made, but for its history.
+// plan is the resources of one desired state, in order. It is not changed once made, but for its history, which belongs to
+// the goroutine of Run, and its schedule, which the Runner's lock guards.
 type plan struct {
 	epoch     any
+	audit     bool
 	resources []Resource
 	graph     *graph
+	triggers  map[Trigger][]int
+	schedule  schedule
 	history
 }
 
 // history is what the goroutine of Run remembers of the runs of one plan.
 type history struct {
 	runs   int
-	right  map[string]bool
-	failed map[string]string
+	last   []Outcome
+	right  []bool
+	failed []string
 }
 
 // New returns a Runner with nothing to do.
@@ -82,13 +107,14 @@ func New(c Config) (*Runner, error) {
 	return &Runner{config: c, wake: make(chan struct{}, 1)}, nil
 }
 
-// Set replaces the resources and has them checked at once; a run under way ends first. The epoch, which comes back in
-// Report, stands for the desired state. An error, as of Order, leaves the old resources in place.
-func (r *Runner) Set(resources []Resource, epoch any) error {
-	p, err := newPlan(resources, epoch)
+// Set replaces the plan and has all of it checked at once; a run under way ends first. An error, as of Order, leaves the old
+// plan in place.
+func (r *Runner) Set(desired Plan) error {
+	p, err := newPlan(desired)
 	if err != nil {
 		return err
 	}
+	p.schedule.first, p.schedule.last = r.config.FirstRetry, r.config.LastRetry
 	r.mu.Lock()
 	r.plan = p
 	r.mu.Unlock()
@@ -96,8 +122,8 @@ func (r *Runner) Set(resources []Resource, epoch any) error {
 	return nil
 }
 
-func newPlan(resources []Resource, epoch any) (*plan, error) {
-	ordered, err := Order(resources)
+func newPlan(d Plan) (*plan, error) {
+	ordered, err := Order(d.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -105,12 +131,83 @@ func newPlan(resources []Resource, epoch any) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plan{epoch: epoch, resources: ordered, graph: g,
-		history: history{right: make(map[string]bool), failed: make(map[string]string)}}, nil
+	n := len(ordered)
+	p := &plan{epoch: d.Epoch, audit: d.Audit, resources: ordered, graph: g, triggers: make(map[Trigger][]int),
+		schedule: schedule{places: make([]place, n)}, history: history{last: make([]Outcome, n), right: make([]bool, n), failed: make([]string, n)}}
+	for i, resource := range ordered {
+		p.last[i].Resource = g.names[i]
+		if triggered, ok := resource.(Triggered); ok {
+			for _, t := range triggered.Triggers() {
+				p.triggers[t] = append(p.triggers[t], i)
+			}
+		}
+	}
+	return p, nil
 }
 
-// Wake has all resources checked now.
+// Triggers returns what the resources want to hear of, each once.
+func Triggers(resources []Resource) []Trigger {
+	var all []Trigger
+	seen := make(map[Trigger]bool)
+	for _, r := range resources {
+		triggered, ok := r.(Triggered)
+		if !ok {
+			continue
+		}
+		for _, t := range triggered.Triggers() {
+			if !seen[t] {
+				seen[t] = true
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+// Touch has the resources that declared one of the triggers checked within a moment. An event that one of our own changes
+// caused costs one more check at most: what came before the last check began, that check has seen.
+func (r *Runner) Touch(triggers ...Trigger) {
+	now := time.Now()
+	touched := false
+	r.mu.Lock()
+	if r.plan != nil {
+		for _, t := range triggers {
+			for _, i := range r.plan.triggers[t] {
+				r.plan.schedule.touch(i, now)
+				touched = true
+			}
+		}
+	}
+	r.mu.Unlock()
+	if touched {
+		r.signal()
+	}
+}
+
+// Wake has all resources checked now, also those that failed.
 func (r *Runner) Wake() {
+	r.mu.Lock()
+	r.full = true
+	r.mu.Unlock()
+	r.signal()
+}
+
+// Retry has what failed tried now.
+func (r *Runner) Retry() {
+	now := time.Now()
+	r.mu.Lock()
+	if r.plan != nil {
+		for i := range r.plan.schedule.places {
+			if p := &r.plan.schedule.places[i]; !p.retry.IsZero() {
+				p.retry, p.wait = now, 0
+			}
+		}
+	}
+	r.mu.Unlock()
+	r.signal()
+}
+
+func (r *Runner) signal() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -135,24 +232,33 @@ func (r *Runner) Now(ctx context.Context) (*Run, error) {
 	}
 }
 
-// begin returns the plan of the next run, or nil, and who waits for it.
-func (r *Runner) begin() (*plan, []chan *Run) {
+// begin returns what the next run does: the plan, or nil where nothing is due, what of it, nil for all, and who waits for a
+// full run.
+func (r *Runner) begin(now time.Time) (p *plan, picked []bool, waiters []chan *Run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.plan == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	waiters := r.waiters
-	r.waiters = nil
-	return r.plan, waiters
+	s := &r.plan.schedule
+	if full := !now.Before(s.full); full || r.full {
+		defer func() { s.full = now.Add(r.config.Interval + rand.N(r.config.Interval/5) - r.config.Interval/10) }()
+	}
+	if r.full {
+		r.full = false
+		waiters, r.waiters = r.waiters, nil
+		return r.plan, nil, waiters
+	}
+	if picked = s.pick(now); picked == nil {
+		return nil, nil, nil
+	}
+	return r.plan, picked, nil
 }
 
 // Run converges until ctx ends, and returns nil then.
 func (r *Runner) Run(ctx context.Context) error {
 	timer := time.NewTimer(r.config.Interval)
 	defer timer.Stop()
-	var retry time.Duration
-	var last *plan
 	for {
 		select {
 		case <-ctx.Done():
@@ -160,64 +266,83 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		p, waiters := r.begin()
-		if p == nil {
-			continue
+		if p, picked, waiters := r.begin(time.Now()); p != nil {
+			w := &worker{apply: !p.audit, audit: p.audit, now: r.config.Now, confirm: r.config.Confirm, began: func(i int) { r.began(p, i) }}
+			run, looked := w.run(ctx, p, picked)
+			if ctx.Err() != nil {
+				return nil // cut short: its errors say nothing about the machine
+			}
+			r.config.Done(r.conclude(p, run, looked))
+			for _, w := range waiters {
+				w <- run
+			}
 		}
-		run := runOnce(ctx, p.resources, p.graph, true, r.config.Now)
-		if ctx.Err() != nil {
-			return nil // cut short: its errors say nothing about the machine
+		r.mu.Lock()
+		if r.plan != nil {
+			timer.Reset(time.Until(r.plan.schedule.next()))
 		}
-		r.config.Done(r.conclude(p, run))
-		for _, w := range waiters {
-			w <- run
-		}
-		if p != last {
-			last, retry = p, 0
-		}
-		next := r.config.Interval + rand.N(r.config.Interval/5) - r.config.Interval/10
-		if run.Err() != nil {
-			retry = min(max(2*retry, r.config.FirstRetry), r.config.LastRetry)
-			next = retry
-		} else {
-			retry = 0
-		}
-		timer.Reset(next)
+		r.mu.Unlock()
 	}
 }
 
-// conclude marks drift, and tells what is new in a run beside the one before it.
-func (r *Runner) conclude(p *plan, run *Run) Report {
+func (r *Runner) began(p *plan, i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.schedule.began(i, time.Now())
+}
+
+// conclude marks drift, and tells what is new in a run beside the ones before it.
+func (r *Runner) conclude(p *plan, run *Run, looked []bool) Report {
 	report := Report{Epoch: p.epoch, First: p.runs == 0, Run: run}
 	p.runs++
 	for i := range run.Outcomes {
 		o := &run.Outcomes[i]
-		o.Drift = o.Diff != "" && p.right[o.Resource]
-		p.right[o.Resource] = o.Err == nil
+		if !looked[i] {
+			continue
+		}
+		o.Drift = o.Diff != "" && p.right[i]
+		p.right[i] = o.Err == nil
+		p.last[i] = *o
+		blocked := errors.Is(o.Err, errBlocked)
+		r.mu.Lock()
+		strikes, slow := p.schedule.ended(i, o, blocked, run.Ended), p.schedule.places[i].slow
+		r.mu.Unlock()
 		switch {
+		case blocked:
+			continue
 		case o.Err != nil:
-			if errors.Is(o.Err, errBlocked) || p.failed[o.Resource] == o.Err.Error() {
+			reason := o.Err.Error()
+			if errors.Is(o.Err, ErrAudit) {
+				reason = o.Diff
+			}
+			if p.failed[i] == reason {
 				continue
 			}
-			p.failed[o.Resource] = o.Err.Error()
+			p.failed[i] = reason
 			r.config.Logger.Error("resource failed", "resource", o.Resource, "drift", o.Drift, "error", o.Err)
 		case o.Changed:
-			delete(p.failed, o.Resource)
+			p.failed[i] = ""
 			r.config.Logger.Info("resource changed", "resource", o.Resource, "drift", o.Drift)
 		default:
-			delete(p.failed, o.Resource)
+			p.failed[i] = ""
 			continue
 		}
 		report.Changes = append(report.Changes, o.change(run.Ended))
+		if strikes > 0 {
+			fight := fmt.Sprintf("repaired %d times in a row: something else changes it too; it is repaired after %s from now on", strikes, slow)
+			r.config.Logger.Warn("resource drifts again and again", "resource", o.Resource, "repairs", strikes, "pause", slow)
+			report.Changes = append(report.Changes, &agentv1.ResourceChange{Resource: o.Resource, Drift: true, At: timestamppb.New(run.Ended), Error: fight})
+		}
 	}
 	return report
 }
 
 // Check orders the resources and checks each one without changing anything.
 func Check(ctx context.Context, resources []Resource) (*Run, error) {
-	p, err := newPlan(resources, nil)
+	p, err := newPlan(Plan{Resources: resources})
 	if err != nil {
 		return nil, err
 	}
-	return runOnce(ctx, p.resources, p.graph, false, func(string) {}), ctx.Err()
+	run, _ := new(worker).run(ctx, p, nil)
+	return run, ctx.Err()
 }

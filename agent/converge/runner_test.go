@@ -25,6 +25,8 @@ type thing struct {
 	applyErr     error
 	panics       bool
 	applied      int
+	// tried says that the last Apply failed.
+	tried bool
 }
 
 func (r *thing) spoil() {
@@ -65,15 +67,21 @@ type rig struct {
 // start runs a runner in a synctest bubble; reports are read after synctest.Wait.
 func start(t *testing.T) *rig {
 	t.Helper()
+	return startWith(t, converge.Config{})
+}
+
+func startWith(t *testing.T, c converge.Config) *rig {
+	t.Helper()
 	g := &rig{}
 	begin := time.Now()
 	var err error
-	g.Runner, err = converge.New(converge.Config{Logger: slog.New(slog.DiscardHandler), Done: func(r converge.Report) {
+	c.Logger, c.Done = slog.New(slog.DiscardHandler), func(r converge.Report) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.reports = append(g.reports, r)
 		g.times = append(g.times, time.Since(begin))
-	}})
+	}
+	g.Runner, err = converge.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +99,7 @@ func start(t *testing.T) *rig {
 
 func (g *rig) set(t *testing.T, epoch string, resources ...converge.Resource) converge.Report {
 	t.Helper()
-	if err := g.Set(resources, epoch); err != nil {
+	if err := g.Set(converge.Plan{Resources: resources, Epoch: epoch}); err != nil {
 		t.Fatal(err)
 	}
 	return g.last()

@@ -24,6 +24,7 @@ const (
 const (
 	machineName   = "machine"
 	poolName      = "pool"
+	vpnName       = "vpn"
 	membersPrefix = "members/"
 	readyPrefix   = "ready/"
 )
@@ -66,7 +67,7 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 		Hash: bytes.Clone(d.Hash), PoolGeneration: d.PoolGeneration,
 		Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{}, Members: make(map[string][]*agentv1.Member),
 	}
-	revision, ready := sha256.New(), map[slot]bool{}
+	revision, ready, vpn := sha256.New(), map[slot]bool{}, &agentv1.VpnComponent{}
 	for _, ref := range d.Components {
 		revision.Write(append(append([]byte(ref.Name), 0), ref.Hash...))
 		var into proto.Message
@@ -76,6 +77,8 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 			into = s.Machine
 		case ref.Name == poolName:
 			into = s.Pool
+		case ref.Name == vpnName:
+			into = vpn
 		case strings.HasPrefix(ref.Name, membersPrefix), strings.HasPrefix(ref.Name, readyPrefix):
 			into = chunk
 		default:
@@ -98,7 +101,7 @@ func Decode(d *agentv1.Desired, body func(hash []byte) ([]byte, bool)) (*State, 
 			s.Members[chunk.Pool] = append(s.Members[chunk.Pool], chunk.Members...)
 		}
 	}
-	s.Revision = revision.Sum(nil)
+	s.Revision, s.VPN = revision.Sum(nil), vpn.Nodes
 	for pool, members := range s.Members {
 		for _, m := range members {
 			m.Ready = ready[slot{pool, m.GetIndex()}]

@@ -1,24 +1,31 @@
 package desired
 
 import (
+	"crypto/sha256"
 	"net"
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
 // The patterns repeat what servers refuse at admission: a resource may put these strings into files and commands.
 var (
+	labelPattern   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	hostPattern    = regexp.MustCompile(`^([a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?$`)
 	packagePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,127}$`)
 	versionPattern = regexp.MustCompile(`^([0-9][A-Za-z0-9.+:~-]*)?$`)
 	userPattern    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	repoPattern    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$`)
+	noProxyPattern = regexp.MustCompile(`^[A-Za-z0-9.:/*-]+$`)
+	keyPattern     = regexp.MustCompile(`^[a-z0-9@.-]+ [A-Za-z0-9+/]+=*$`)
+	programPattern = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9]+$`)
 	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,255}\.(service|socket|timer|target|path|mount|automount|swap|slice)$`)
 )
 
@@ -28,7 +35,9 @@ func invalid(format string, args ...any) error {
 
 func (s *State) validate() error {
 	for _, check := range []func() error{
-		s.validateMachine, s.validateMembers, s.validateSoftware, s.validateFiles, s.validateUsers, s.validateFirewall, s.validateServices,
+		s.validateMachine, s.validateSurroundings, s.validateMembers, s.validateVPN, s.validateSoftware, s.validateFiles, s.validateDownloads,
+		s.validateGroups, s.validateUsers, s.validateSSH, s.validateFirewall, s.validateServices, s.validateKernel, s.validateDisks,
+		s.validateNetworking, s.validateWords,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -57,7 +66,7 @@ func (s *State) validateMachine() error {
 	if m.Cidr != "" && !isCIDR(m.Cidr) {
 		return invalid("range %q", m.Cidr)
 	}
-	for _, server := range m.NtpServers {
+	for _, server := range slices.Concat(m.NtpServers, m.NtpPools) {
 		// Names may be written with capitals and a final dot.
 		if !isAddr(server) && !hostPattern.MatchString(strings.ToLower(strings.TrimSuffix(server, "."))) {
 			return invalid("time server %q", server)
@@ -73,8 +82,39 @@ func (s *State) validateMachine() error {
 			return invalid("zone %q", zone)
 		}
 	}
-	if strings.ContainsFunc(m.HttpProxy, func(r rune) bool { return r <= ' ' || r == '"' || r == ';' || r == 0x7f }) {
+	return nil
+}
+
+// validateSurroundings checks what the machine's network and cluster have for it.
+func (s *State) validateSurroundings() error {
+	m := s.Machine
+	if !isWord(m.HttpProxy) || strings.ContainsAny(m.HttpProxy, `";`) {
 		return invalid("proxy address")
+	}
+	for from, to := range m.PackageMirrors {
+		if from == "" || to == "" || !isWord(from) || !isWord(to) {
+			return invalid("package mirror %q for %q", to, from)
+		}
+	}
+	for _, host := range m.NoProxy {
+		if !noProxyPattern.MatchString(host) {
+			return invalid("%q among the hosts without proxy", host)
+		}
+	}
+	for _, key := range m.SshAuthorities {
+		if !keyPattern.MatchString(key) {
+			return invalid("ssh authority %q", key)
+		}
+	}
+	for name, hash := range m.Programs {
+		if !programPattern.MatchString(name) || len(hash) != sha256.Size {
+			return invalid("program %q", name)
+		}
+	}
+	for _, r := range m.ServerRanges {
+		if !isCIDR(r) {
+			return invalid("servers' range %q", r)
+		}
 	}
 	return nil
 }
@@ -101,17 +141,21 @@ func (s *State) validateSoftware() error {
 		if !packagePattern.MatchString(p.Name) || !versionPattern.MatchString(p.Version) {
 			return invalid("package %q version %q", p.Name, p.Version)
 		}
+		if p.Repository != "" && !repoPattern.MatchString(p.Repository) {
+			return invalid("repository %q of package %s", p.Repository, p.Name)
+		}
 	}
 	for _, r := range s.Pool.Repositories {
 		if !repoPattern.MatchString(r.Name) {
 			return invalid("repository %q", r.Name)
 		}
-		for _, list := range [][]string{r.Uris, r.Suites, r.Components} {
-			for _, word := range list {
-				if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-					return invalid("repository %s: %q", r.Name, word)
-				}
+		for _, word := range slices.Concat(r.Uris, r.Suites, r.Components, []string{r.SignedByUrl}) {
+			if !isWord(word) {
+				return invalid("repository %s: %q", r.Name, word)
 			}
+		}
+		if strings.ContainsRune(r.SignedBy, 0) || r.SignedByUrl != "" && len(r.SignedBySha256) != sha256.Size {
+			return invalid("key of repository %s", r.Name)
 		}
 	}
 	return nil
@@ -121,7 +165,7 @@ func (s *State) validateFiles() error {
 	seen := make(map[string]bool)
 	for _, f := range s.Pool.Files {
 		switch {
-		case !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" || !isPrintable(f.Path):
+		case !isPath(f.Path):
 			return invalid("file path %q", f.Path)
 		case seen[f.Path]:
 			return invalid("file %s comes twice", f.Path)
@@ -132,57 +176,17 @@ func (s *State) validateFiles() error {
 		case f.Owner != "" && !userPattern.MatchString(f.Owner), f.Group != "" && !userPattern.MatchString(f.Group):
 			return invalid("owner %q or group %q of file %s", f.Owner, f.Group, f.Path)
 		}
+		switch source := f.Source.(type) {
+		case *agentv1.File_Link:
+			if source.Link == "" || !isPrintable(source.Link) {
+				return invalid("target %q of link %s", source.Link, f.Path)
+			}
+		case *agentv1.File_Secret:
+			if !labelPattern.MatchString(source.Secret) {
+				return invalid("secret %q of file %s", source.Secret, f.Path)
+			}
+		}
 		seen[f.Path] = true
-	}
-	return nil
-}
-
-func (s *State) validateUsers() error {
-	for _, u := range s.Pool.Users {
-		if !userPattern.MatchString(u.Name) {
-			return invalid("user %q", u.Name)
-		}
-		if u.Shell != "" && (!path.IsAbs(u.Shell) || !isPrintable(u.Shell) || strings.Contains(u.Shell, ":")) {
-			return invalid("shell %q of user %s", u.Shell, u.Name)
-		}
-		for _, g := range u.Groups {
-			if !userPattern.MatchString(g) {
-				return invalid("group %q of user %s", g, u.Name)
-			}
-		}
-		for _, k := range u.SshKeys {
-			if !isPrintable(k) {
-				return invalid("ssh key of user %s is more than one line", u.Name)
-			}
-		}
-	}
-	return nil
-}
-
-func (s *State) validateFirewall() error {
-	for _, r := range s.Pool.Firewall.GetRules() {
-		if r.Protocol != "tcp" && r.Protocol != "udp" {
-			return invalid("protocol %q of firewall rule %s", r.Protocol, r.Name)
-		}
-		for _, p := range r.Ports {
-			if p.First < 1 || p.Last < p.First || p.Last > 65535 {
-				return invalid("ports %d-%d of firewall rule %s", p.First, p.Last, r.Name)
-			}
-		}
-		for _, c := range r.Cidrs {
-			if !isCIDR(c) {
-				return invalid("source %q of firewall rule %s", c, r.Name)
-			}
-		}
-	}
-	return nil
-}
-
-func (s *State) validateServices() error {
-	for _, u := range s.Pool.Services {
-		if !unitPattern.MatchString(u.Name) {
-			return invalid("service %q", u.Name)
-		}
 	}
 	return nil
 }
@@ -190,6 +194,16 @@ func (s *State) validateServices() error {
 func isAddr(s string) bool {
 	a, err := netip.ParseAddr(s)
 	return err == nil && a.Zone() == ""
+}
+
+// isPath reports whether s is the clean absolute path of anything but the root.
+func isPath(s string) bool {
+	return path.IsAbs(s) && path.Clean(s) == s && s != "/" && isPrintable(s)
+}
+
+// isWord reports whether s has neither space nor control character in it.
+func isWord(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
 func isCIDR(s string) bool {

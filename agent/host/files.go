@@ -94,6 +94,27 @@ func (h Host) Remove(name string) error {
 	return nil
 }
 
+// Lock waits until this process alone holds the lock that the file at an absolute path stands for; the file is made with its
+// directory. A process that ends lets go of it (flock(2)).
+func (h Host) Lock(name string) (release func(), err error) {
+	root, err := h.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(path.Dir(relative(name)), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := root.OpenFile(relative(name), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // WriteFile is Host.WriteFile below an open root, with a name relative to it.
 func WriteFile(root *os.Root, name string, data []byte, a Attributes) (err error) {
 	defer func() {

@@ -57,6 +57,9 @@ type Units interface {
 	// Enable and Disable change what starts at boot, and have the unit files read again.
 	Enable(ctx context.Context, name string) error
 	Disable(ctx context.Context, name string) error
+	// Mask keeps a unit from being started at all, and Unmask allows it again. Both have the unit files read again.
+	Mask(ctx context.Context, name string) error
+	Unmask(ctx context.Context, name string) error
 	// DaemonReload reads the unit files again.
 	DaemonReload(ctx context.Context) error
 }
@@ -65,4 +68,6 @@ type Units interface {
 type Unit struct {
 	// Load is loaded, not-found or masked; Active is active, inactive, failed, activating ...; File is enabled, disabled, static ...
 	Load, Active, Sub, File string
+	// MainPID is the main process of a service that is active, else 0.
+	MainPID int
 }

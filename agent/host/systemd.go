@@ -85,6 +85,16 @@ func (s *Systemd) Unit(ctx context.Context, name string) (Unit, error) {
 			u.File = "enabled"
 		}
 	}
+	if u.Active != "active" || !strings.HasSuffix(name, ".service") {
+		return u, nil
+	}
+	pid, err := conn.GetServicePropertyContext(ctx, name, "MainPID")
+	if err != nil {
+		return Unit{}, fmt.Errorf("cannot get main process of unit %s: %w", name, err)
+	}
+	if n, ok := pid.Value.Value().(uint32); ok {
+		u.MainPID = int(n)
+	}
 	return u, nil
 }
 
@@ -158,6 +168,30 @@ func (s *Systemd) Disable(ctx context.Context, name string) error {
 	}
 	if _, err := conn.DisableUnitFilesContext(ctx, []string{name}, false); err != nil {
 		return fmt.Errorf("cannot disable unit %s: %w", name, err)
+	}
+	return s.DaemonReload(ctx)
+}
+
+// Mask implements Units.
+func (s *Systemd) Mask(ctx context.Context, name string) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.MaskUnitFilesContext(ctx, []string{name}, false, false); err != nil {
+		return fmt.Errorf("cannot mask unit %s: %w", name, err)
+	}
+	return s.DaemonReload(ctx)
+}
+
+// Unmask implements Units.
+func (s *Systemd) Unmask(ctx context.Context, name string) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.UnmaskUnitFilesContext(ctx, []string{name}, false); err != nil {
+		return fmt.Errorf("cannot unmask unit %s: %w", name, err)
 	}
 	return s.DaemonReload(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,7 +33,7 @@ type Runner interface {
 	Stream(ctx context.Context, c host.Command, stdout, stderr io.Writer) (exit int, err error)
 }
 
-// Config of a Link. All fields but Connected are required.
+// Config of a Link. All fields but Connected and Ask are required.
 type Config struct {
 	Identity *identity.Identity
 	Store    Store
@@ -42,6 +43,9 @@ type Config struct {
 	Desired func(*desired.State)
 	// Verify proves all assumptions anew and puts the outcome into the outbox.
 	Verify func(context.Context)
+	// Ask does one thing that a server wants and answers it; id is filled in by the link. Next, where not nil, is called once
+	// the answer was given to the stream. Nil refuses all.
+	Ask func(ctx context.Context, ask *agentv1.Ask) (answer *agentv1.Answer, next func())
 	// Connected is called with the server's name when a session begins, and with "" when it ends.
 	Connected func(server string)
 	// AgentVersion and BootID are told to the servers.
@@ -54,6 +58,9 @@ type Config struct {
 type Link struct {
 	Config
 	verifies chan struct{}
+	asks     chan struct{}
+	// client is that of the session's connection, or nil.
+	client atomic.Pointer[agentv1.AgentServiceClient]
 }
 
 // New returns a Link that Run connects.
@@ -64,7 +71,10 @@ func New(c Config) (*Link, error) {
 	if c.Connected == nil {
 		c.Connected = func(string) {}
 	}
-	return &Link{Config: c, verifies: make(chan struct{}, maxVerifies)}, nil
+	if c.Ask == nil {
+		c.Ask = refuse
+	}
+	return &Link{Config: c, verifies: make(chan struct{}, maxVerifies), asks: make(chan struct{}, maxAsks)}, nil
 }
 
 // Run joins where needed and keeps a session until ctx ends; it returns nil then.

@@ -30,12 +30,27 @@ type rig struct {
 	outbox   *link.Outbox
 	states   chan *desired.State
 	identity *identity.Identity
+	link     *link.Link
+	// answered is sent to when an answer was given; asks of nothing wait for hang.
+	answered, hang chan struct{}
+}
+
+// ask answers a reboot with its reason.
+func (r *rig) ask(ctx context.Context, ask *agentv1.Ask) (*agentv1.Answer, func()) {
+	if reboot := ask.GetReboot(); reboot != nil {
+		return &agentv1.Answer{Error: "asked " + reboot.Reason}, func() { r.answered <- struct{}{} }
+	}
+	select {
+	case <-ctx.Done():
+	case <-r.hang:
+	}
+	return &agentv1.Answer{Error: "hung"}, nil
 }
 
 // start connects a machine that was bootstrapped until the test ends, or stop is called.
 func start(t *testing.T, h host.Host) (r *rig, stop func()) {
 	t.Helper()
-	r = &rig{host: h, outbox: link.NewOutbox(), states: make(chan *desired.State, 16)}
+	r = &rig{host: h, outbox: link.NewOutbox(), states: make(chan *desired.State, 16), answered: make(chan struct{}, 1), hang: make(chan struct{})}
 	logger := r.log.Logger()
 	var err error
 	if r.identity, err = identity.Open(identity.Config{Host: h, Logger: logger}); err != nil {
@@ -47,12 +62,13 @@ func start(t *testing.T, h host.Host) (r *rig, stop func()) {
 	}
 	l, err := link.New(link.Config{
 		Identity: r.identity, Store: store, Outbox: r.outbox, Runner: host.Processes{}, Logger: logger, AgentVersion: "test", BootID: "boot",
-		Desired: func(s *desired.State) { r.states <- s },
-		Verify:  func(context.Context) { r.outbox.Put(&agentv1.Report{Message: "verified"}) },
+		Desired: func(s *desired.State) { r.states <- s }, Ask: r.ask,
+		Verify: func(context.Context) { r.outbox.Put(&agentv1.Report{Message: "verified"}) },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.link = l
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(ctx) }()

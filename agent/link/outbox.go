@@ -21,7 +21,7 @@ const (
 )
 
 // Outbox holds what the servers are yet to know. One report is under way at a time; what comes meanwhile is merged into the
-// next one: the newest status, the newest outcome of each proof, and the last changes. A report that was not acknowledged
+// next one: the newest status and facts, the newest outcome of each proof, and the last changes. A report that was not acknowledged
 // when its session ended is merged with what came after it. Safe for several goroutines.
 type Outbox struct {
 	ready chan struct{}
@@ -72,6 +72,9 @@ func merge(older, newer *agentv1.Report) *agentv1.Report {
 	}
 	m.Proofs = last(append(proofs, m.Proofs...), maxProofs)
 	m.Changes = last(append(slices.Clip(older.Changes), m.Changes...), maxChanges)
+	if m.Facts == nil {
+		m.Facts = older.Facts
+	}
 	return m
 }
 

@@ -17,6 +17,7 @@ const (
 	queueSize   = 64
 	maxVerifies = 4
 	maxExecs    = 8
+	maxAsks     = 16
 )
 
 // session is one stream. The fields without a comment belong to its receiving goroutine.
@@ -67,6 +68,8 @@ func (l *Link) session(ctx context.Context, client agentv1.AgentServiceClient) (
 	}
 	s.trust(w.Trust)
 	l.Logger.Info("session began", "server", w.Server, "clock_skew", l.Identity.Skew().Round(time.Millisecond))
+	l.client.Store(&client)
+	defer l.client.Store(nil)
 	l.Connected(w.Server)
 	defer l.Connected("")
 	l.Outbox.restart()
@@ -172,6 +175,8 @@ func (s *session) handle(ctx context.Context, m *agentv1.ServerMessage) error {
 		s.execs.cancel(m.ExecCancel.Id)
 	case *agentv1.ServerMessage_Verify:
 		s.verify(ctx, m.Verify.Id)
+	case *agentv1.ServerMessage_Ask:
+		return s.ask(ctx, m.Ask)
 	case *agentv1.ServerMessage_ReportAck:
 		s.Outbox.ack(m.ReportAck.Sequence)
 	case *agentv1.ServerMessage_Trust:

@@ -107,12 +107,8 @@ func (p *Prover) forward(ctx context.Context, s *desired.State, fqdn, address st
 	if err != nil || fqdn == "" {
 		return unprovable("an address", "none is known yet", "wait until the machine has an address")
 	}
-	kind := dns.TypeA
-	if own.Is6() {
-		kind = dns.TypeAAAA
-	}
 	expected := fqdn + " is " + own.String()
-	problems := p.askAll(ctx, s, fqdn, kind, own.String())
+	problems := p.askAll(ctx, s, fqdn, addressType(own), own.String())
 	// What programs see, /etc/hosts included: a loopback address there is the classic fault.
 	got, err := p.lookup(ctx, fqdn)
 	switch {
@@ -130,12 +126,19 @@ func (p *Prover) reverse(ctx context.Context, s *desired.State, fqdn, address st
 	if err != nil || fqdn == "" {
 		return unprovable("an address", "none is known yet", "wait until the machine has an address")
 	}
-	return namesVerdict(address+" is "+fqdn, p.askAll(ctx, s, arpa, dns.TypePTR, strings.ToLower(fqdn)))
+	problems := p.askAll(ctx, s, arpa, dns.TypePTR, strings.ToLower(fqdn))
+	if problem := p.programsReverse(ctx, address, fqdn); problem != "" {
+		problems = append(problems, "programs: "+problem)
+	}
+	return namesVerdict(address+" is "+fqdn, problems)
 }
+
+// resolveIt is what to do about names that are wrong.
+const resolveIt = "see dns records of the machine, and the resolver of the machine that found this"
 
 func namesVerdict(expected string, problems []string) verdict {
 	if len(problems) > 0 {
-		return failed(expected, strings.Join(problems, "; "), "see dns records of the machine, and the resolver of the machine that found this")
+		return failed(expected, strings.Join(problems, "; "), resolveIt)
 	}
 	return proven(expected, expected)
 }

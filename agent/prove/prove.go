@@ -33,7 +33,9 @@ const (
 	maxText = 512
 	// CanaryPort is where the listener of the deny proof is. No rule allows it.
 	CanaryPort = 7447
-	sshPort    = 22
+	// ConfirmPort is where the agent greets peers and servers with the machine's id: the machine's network is always allowed to.
+	ConfirmPort = 7446
+	sshPort     = 22
 )
 
 // Config of a Prover.
@@ -56,8 +58,11 @@ type Prover struct {
 	// The ways to the outside, exchanged by tests.
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	lookup   func(ctx context.Context, name string) ([]netip.Addr, error)
+	reversed func(ctx context.Context, address string) ([]string, error)
 	exchange func(ctx context.Context, server, name string, kind uint16) ([]string, error)
 	time     func(ctx context.Context, server string) (ntp.Answer, error)
+	links    func() ([]link, error)
+	ping     func(ctx context.Context, address netip.Addr) error
 }
 
 // New returns a Prover.
@@ -73,8 +78,11 @@ func New(c Config) (*Prover, error) {
 		lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return system.LookupNetIP(ctx, "ip", name)
 		},
+		reversed: system.LookupAddr,
 		exchange: exchange,
 		time:     ntp.Query,
+		links:    links,
+		ping:     ping,
 	}, nil
 }
 
@@ -109,24 +117,11 @@ func (p *Prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
 	defer cancel()
 	run, join := p.checked(ctx)
 	defer join()
-	m := s.Machine
-	return ask(ctx, m.GetMachineId(), []proof{
-		{"os", func(context.Context) verdict { return p.os(m.GetOs()) }},
-		{"packages", func(context.Context) verdict { return resources(run, "packages", "repository", "package") }},
-		{"files", func(context.Context) verdict { return resources(run, "files", "file") }},
-		{"users", func(context.Context) verdict { return resources(run, "users", "user") }},
-		{"hostname", func(context.Context) verdict { return p.hostname(m.GetName(), run) }},
-		{"dns.forward", func(ctx context.Context) verdict { return p.forward(ctx, s, m.GetFqdn(), m.GetAddress()) }},
-		{"dns.reverse", func(ctx context.Context) verdict { return p.reverse(ctx, s, m.GetFqdn(), m.GetAddress()) }},
-		{"clock", func(ctx context.Context) verdict { return p.clock(ctx, s) }},
-		{"firewall", func(ctx context.Context) verdict { return p.firewall(ctx, s, run) }},
-		{"services", func(context.Context) verdict { return resources(run, "services", "service") }},
-		{"ssh", func(context.Context) verdict { return p.ssh(whole, m.GetAddress()) }},
-	})
+	return ask(ctx, s.Machine.GetMachineId(), enforced(s, slices.Concat(p.always(whole, s, run), p.asked(s, run), p.hadoop(s))))
 }
 
-// Peers proves what only this machine can prove about others of its pool: in order of slots, peer.dns before peer.firewall.
-// Where the pool has no firewall, peer.firewall is left out.
+// Peers proves what only this machine can prove about others of its pool: in order of slots, peer.dns before peer.firewall
+// before vpn.peer. Where the pool has no firewall or no VPN, theirs is left out.
 func (p *Prover) Peers(ctx context.Context, s *desired.State) []*agentv1.Proof {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -138,6 +133,9 @@ func (p *Prover) Peers(ctx context.Context, s *desired.State) []*agentv1.Proof {
 		if s.Pool.GetFirewall().GetEnabled() {
 			list = append(list, proof{"peer.firewall", func(ctx context.Context) verdict { return p.peerFirewall(ctx, s, peer) }})
 		}
+		if s.Machine.GetVpn() != nil {
+			list = append(list, proof{"vpn.peer", func(ctx context.Context) verdict { return p.vpnPeer(ctx, s, peer) }})
+		}
 		wg.Go(func() { sets[i] = ask(ctx, peer.MachineId, list) })
 	}
 	wg.Wait()
@@ -147,18 +145,23 @@ func (p *Prover) Peers(ctx context.Context, s *desired.State) []*agentv1.Proof {
 // ask asks all questions at once.
 func ask(ctx context.Context, machine string, list []proof) []*agentv1.Proof {
 	answers := make([]*agentv1.Proof, len(list))
+	inParallel(len(list), func(i int) {
+		v := list[i].ask(ctx)
+		answers[i] = &agentv1.Proof{
+			Assumption: list[i].assumption, Machine: machine, State: v.state,
+			Expected: bounded(v.expected), Found: bounded(v.found), Remedy: bounded(v.remedy),
+		}
+	})
+	return answers
+}
+
+// inParallel calls f with 0 to n-1 at once and waits.
+func inParallel(n int, f func(i int)) {
 	var wg sync.WaitGroup
-	for i, q := range list {
-		wg.Go(func() {
-			v := q.ask(ctx)
-			answers[i] = &agentv1.Proof{
-				Assumption: q.assumption, Machine: machine, State: v.state,
-				Expected: bounded(v.expected), Found: bounded(v.found), Remedy: bounded(v.remedy),
-			}
-		})
+	for i := range n {
+		wg.Go(func() { f(i) })
 	}
 	wg.Wait()
-	return answers
 }
 
 func bounded(s string) string {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/miekg/dns"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/provisionr/provisionr/agent/converge"
@@ -61,6 +62,9 @@ type world struct {
 	ports  map[string]port
 	clocks map[string]ntp.Answer
 	run    *converge.Run
+	links  []link
+	// pings that are not answered.
+	lost map[netip.Addr]error
 }
 
 type answer struct {
@@ -74,14 +78,19 @@ type port struct {
 	err  error
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	h, _, _ := hosttest.New(t)
 	w := &world{
 		root: h.Root, dns: map[string]answer{}, hosts: map[string][]netip.Addr{},
 		ports: map[string]port{
 			"10.0.0.1:22": {line: "SSH-2.0-OpenSSH_9.2p1\r\n"}, "10.0.0.1:7447": {line: "m-1\n"},
-			"10.0.0.2:2888": {err: syscall.ECONNREFUSED}, "10.0.0.2:7447": {err: os.ErrDeadlineExceeded},
+			"10.0.0.2:2888": {err: syscall.ECONNREFUSED}, "10.0.0.2:7447": {err: os.ErrDeadlineExceeded}, "10.0.0.2:7446": {line: "m-2\n"},
 		},
+		links: []link{
+			{name: "lo", up: true, mtu: 65536, addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}},
+			{name: "host0", up: true, mtu: 1500, addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}},
+		},
+		lost:   map[netip.Addr]error{},
 		clocks: map[string]ntp.Answer{"10.0.0.254": {Offset: 3 * time.Millisecond, RTT: time.Millisecond}, "10.0.0.253": {Offset: -2 * time.Millisecond}},
 		run: &converge.Run{Outcomes: []converge.Outcome{
 			{Resource: "package/all"}, {Resource: "file//etc/motd", Diff: "was repaired", Changed: true}, {Resource: "user/ada"},
@@ -97,12 +106,14 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.exchange, p.lookup, p.dial, p.time = w.ask, w.resolve, w.connectTo, w.clockOf
+	p.exchange, p.lookup, p.reversed, p.dial, p.time = w.ask, w.resolve, w.names, w.connectTo, w.clockOf
+	p.links = func() ([]link, error) { return w.links, nil }
+	p.ping = func(_ context.Context, a netip.Addr) error { return w.lost[a] }
 	w.Prover = p
 	return w
 }
 
-func (w *world) write(t *testing.T, name, content string) {
+func (w *world) write(t testing.TB, name, content string) {
 	t.Helper()
 	on := filepath.Join(w.root, name)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
@@ -139,6 +150,22 @@ func (w *world) resolve(ctx context.Context, name string) ([]netip.Addr, error) 
 	return []netip.Addr{netip.MustParseAddr(data[0])}, nil
 }
 
+// names answers as /etc/hosts does for the machine's own address, and as DNS for others.
+func (w *world) names(ctx context.Context, address string) ([]string, error) {
+	if a, ok := w.dns["programs "+address]; ok {
+		return a.data, a.err
+	}
+	arpa, err := dns.ReverseAddr(address)
+	if err != nil {
+		return nil, err
+	}
+	names, err := w.ask(ctx, "", arpa, 0)
+	if err == nil && address == "10.0.0.1" {
+		names = append(names, "zk-1")
+	}
+	return names, err
+}
+
 func (w *world) connectTo(_ context.Context, _, address string) (net.Conn, error) {
 	p, ok := w.ports[address]
 	if !ok {
@@ -171,7 +198,7 @@ func TestOwnAllProven(t *testing.T) {
 			t.Errorf("%v", p)
 		}
 	}
-	want := []string{"os", "packages", "files", "users", "hostname", "dns.forward", "dns.reverse", "clock", "firewall", "services", "ssh"}
+	want := []string{"os", "packages", "files", "users", "hostname", "dns.forward", "dns.reverse", "resolver", "clock", "firewall", "services", "ssh"}
 	if !slices.Equal(names, want) {
 		t.Errorf("proofs %v", names)
 	}
@@ -215,6 +242,14 @@ func TestOwnFaults(t *testing.T) {
 			w.dns["127.0.0.62:53 "+ptr] = answer{data: []string{"web-1.example.internal", "zk-1.example.internal"}}
 		}, "dns.reverse", no, "stub: web-1.example.internal, zk-1.example.internal"},
 		{"short name alone", func(w *world, _ *desired.State) { w.dns["127.0.0.53:53 "+ptr] = answer{data: []string{"zk-1"}} }, "dns.reverse", no, "resolv.conf: zk-1"},
+		{"hosts file has another name first", func(w *world, _ *desired.State) {
+			w.dns["programs 10.0.0.1"] = answer{data: []string{"zk-1", "zk-1.example.internal"}}
+		}, "dns.reverse", no, "programs: zk-1, zk-1.example.internal"},
+		{"hosts file has another name too", func(w *world, _ *desired.State) {
+			w.dns["programs 10.0.0.1"] = answer{data: []string{"zk-1.example.internal", "old"}}
+		}, "dns.reverse", no, "programs: zk-1.example.internal, old"},
+		{"programs get another address", func(w *world, _ *desired.State) { w.hosts["zk-2.example.internal"] = loopback }, "resolver", no, "zk-2.example.internal: programs get 127.0.1.1, DNS says 10.0.0.2"},
+		{"programs get another name", func(w *world, _ *desired.State) { w.dns["programs 10.0.0.2"] = answer{data: []string{"a"}} }, "resolver", no, "10.0.0.2: programs get a, DNS says zk-2.example.internal"},
 		{"clock shifted", func(w *world, _ *desired.State) { w.clocks["10.0.0.254"] = ntp.Answer{Offset: 9987 * time.Millisecond} }, "clock", no, "about 10s behind 10.0.0.254"},
 		{"clock ahead, may not be set", func(w *world, _ *desired.State) {
 			w.clocks["10.0.0.254"] = ntp.Answer{Offset: -250 * time.Millisecond}
@@ -255,12 +290,20 @@ func TestPeers(t *testing.T) {
 		{"all well", func(*world, *desired.State) {}, yes, yes, ""},
 		{"canary open", func(w *world, _ *desired.State) { w.ports["10.0.0.2:7447"] = port{line: "m-2\n"} }, yes, no, "port 7447 is open"},
 		{"no firewall there", func(w *world, _ *desired.State) { w.ports["10.0.0.2:7447"] = port{err: syscall.ECONNREFUSED} }, yes, no, "port 7447 is open"},
+		{"another machine has the address", func(w *world, _ *desired.State) { w.ports["10.0.0.2:7446"] = port{line: "m-9\n"} }, yes, no, "answers for another machine"},
+		{"agent without the port", func(w *world, _ *desired.State) { w.ports["10.0.0.2:7446"] = port{err: os.ErrDeadlineExceeded} }, yes, yes, ""},
+		{"only the agent's port", func(_ *world, s *desired.State) { s.Pool.Firewall.Rules = nil }, yes, yes, ""},
 		{"silent although ready", func(w *world, _ *desired.State) { w.ports["10.0.0.2:2888"] = port{err: os.ErrDeadlineExceeded} }, yes, no, "port 2888 does not answer"},
 		{"silent and not ready", func(w *world, s *desired.State) {
 			delete(w.ports, "10.0.0.2:2888")
 			s.Members["zk"][1].Ready = false
 		}, yes, maybe, "does not answer"},
-		{"no rule to try", func(_ *world, s *desired.State) { s.Pool.Firewall.Rules = nil }, yes, maybe, "silence proves nothing"},
+		{"no rule to try", func(_ *world, s *desired.State) {
+			s.Pool.Firewall.Rules = []*agentv1.FirewallRule{{Protocol: "tcp", Drop: true, Ports: []*agentv1.PortRange{{First: 1, Last: 65535}}, Pools: []string{"zk"}}}
+		}, yes, maybe, "silence proves nothing"},
+		{"egress keeps from trying", func(_ *world, s *desired.State) {
+			s.Pool.Firewall.Egress = []*agentv1.FirewallRule{{Protocol: "tcp", Ports: []*agentv1.PortRange{{First: 443, Last: 443}}, Cidrs: []string{"0.0.0.0/0"}}}
+		}, yes, maybe, "egress rules"},
 		{"peer's name", func(w *world, _ *desired.State) { w.dns["127.0.0.62:53 zk-2.example.internal"] = answer{} }, no, yes, "stub: no record"},
 		{"peer's address", func(w *world, _ *desired.State) { w.dns["10.0.0.250:53 2.0.0.10.in-addr.arpa"] = answer{} }, no, yes, "servers: no record"},
 	} {

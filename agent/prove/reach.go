@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -88,6 +86,9 @@ func (p *Prover) ssh(ctx context.Context, address string) verdict {
 	}
 }
 
+// inPlace is found where the kernel has our table and nothing speaks against it.
+const inPlace = "policy in place"
+
 // firewall proves the machine's own part: the policy is in place, and the listener that peers must not reach is there.
 func (p *Prover) firewall(ctx context.Context, s *desired.State, run outcomes) verdict {
 	if !s.Pool.GetFirewall().GetEnabled() {
@@ -104,61 +105,5 @@ func (p *Prover) firewall(ctx context.Context, s *desired.State, run outcomes) v
 	if r != connected || line != s.Machine.GetMachineId() {
 		return failed(v.expected, fmt.Sprintf("the listener of the deny proof does not answer on port %d", CanaryPort), "see who uses the port on the machine, and the agent's log")
 	}
-	return proven(v.expected, "policy in place")
-}
-
-// peerFirewall proves that a peer denies what no rule allows and allows what a rule does.
-func (p *Prover) peerFirewall(ctx context.Context, s *desired.State, peer *agentv1.Member) verdict {
-	port := allowedPort(s)
-	if port == 0 {
-		return unprovable(fmt.Sprintf("port %d denied", CanaryPort), "no rule allows this pool a TCP port, so that silence proves nothing", "allow one, such as ssh")
-	}
-	expected := fmt.Sprintf("port %d denied, port %d allowed", CanaryPort, port)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	began, denied := time.Now(), make(chan reply, 1)
-	go func() {
-		r, _ := p.connect(ctx, peer.Address, CanaryPort, 0)
-		denied <- r
-	}()
-	allowed, _ := p.connect(ctx, peer.Address, port, 0)
-	if took := time.Since(began); allowed == connected || allowed == refused {
-		// The same kernel, asked at the same time, answers for the other port just as soon if it answers at all.
-		defer time.AfterFunc(max(silenceTurns*took, minSilence)-took, cancel).Stop()
-	}
-	// A refusal comes from the peer's kernel behind the firewall: the port is open, only nobody listens.
-	switch canary := <-denied; {
-	case canary == connected || canary == refused:
-		return failed(expected, fmt.Sprintf("port %d is open", CanaryPort), "see the firewall proof of the machine: nft list table inet provisionr")
-	case allowed == connected || allowed == refused:
-		return proven(expected, expected)
-	case peer.Ready:
-		return failed(expected, fmt.Sprintf("port %d does not answer", port), "see whether the machine is up, and its firewall: nft list table inet provisionr")
-	}
-	return unprovable(expected, "the machine does not answer", "wait until it is up")
-}
-
-// allowedPort returns a TCP port that a rule lets this machine reach on its peers, best one that names its pool; 0 if none.
-func allowedPort(s *desired.State) uint32 {
-	own, err := netip.ParseAddr(s.Machine.GetAddress())
-	if err != nil {
-		return 0
-	}
-	var anyone uint32
-	for _, r := range s.Pool.GetFirewall().GetRules() {
-		if r.Protocol != "tcp" || len(r.Ports) == 0 {
-			continue
-		}
-		if slices.Contains(r.Pools, s.Machine.GetPool()) {
-			return r.Ports[0].First
-		}
-		inside := func(cidr string) bool {
-			prefix, err := netip.ParsePrefix(cidr)
-			return err == nil && prefix.Contains(own) || cidr == own.String()
-		}
-		if anyone == 0 && slices.ContainsFunc(r.Cidrs, inside) {
-			anyone = r.Ports[0].First
-		}
-	}
-	return anyone
+	return proven(v.expected, inPlace)
 }

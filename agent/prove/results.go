@@ -61,7 +61,7 @@ func resources(run outcomes, what string, kinds ...string) verdict {
 		case o.Err != nil:
 			return failed(expected, o.Resource+": "+firstLine(o.Err.Error()), "see the machine's events")
 		case o.Diff != "" && !o.Changed:
-			return failed(expected, o.Resource+": "+firstLine(o.Diff), "the agent repairs it in its next run")
+			return failed(expected, o.Resource+": "+firstLine(o.Diff), repairs)
 		}
 	}
 	return proven(expected, "as desired")
@@ -118,7 +118,7 @@ func (p *Prover) hostname(name string, run outcomes) verdict {
 		return unprovable(name, fmt.Sprintf("cannot read the kernel's host name: %v", err), "")
 	}
 	if got := string(bytes.TrimSpace(now)); got != name {
-		return failed(name, got, "see who sets the host name: the agent repairs it in its next run")
+		return failed(name, got, "see who sets the host name: "+repairs)
 	}
 	if v := resources(run, name, "hosts"); v.state == agentv1.ProofState_PROOF_STATE_FAILED {
 		return failed(name, v.found, v.remedy)

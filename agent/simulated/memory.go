@@ -48,6 +48,28 @@ func (m *memory) resources(s *desired.State, h *host.Host) []converge.Resource {
 func fingerprint(kind string, s *desired.State) [sha256.Size]byte {
 	part := &agentv1.PoolComponent{}
 	switch kind {
+	case "download":
+		part.Downloads = s.Pool.GetDownloads()
+	case "group":
+		part.Groups = s.Pool.GetGroups()
+	case "sshd":
+		part.Ssh = s.Pool.GetSsh()
+	case "sysctl":
+		part.Sysctl = s.Pool.GetSysctl()
+	case "module":
+		part.Modules = s.Pool.GetModules()
+	case "timezone":
+		part.Timezone = s.Pool.GetTimezone()
+	case "locale":
+		part.Locale = s.Pool.GetLocale()
+	case "swap":
+		part.Swap = s.Pool.GetSwap()
+	case "filesystem":
+		part.Filesystems = s.Pool.GetFilesystems()
+	case "network":
+		part.Networking = s.Pool.GetNetworking()
+	case "ospolicy":
+		part.OsPolicy = s.Pool.GetOsPolicy()
 	case "repository":
 		part.Repositories = s.Pool.GetRepositories()
 	case "package":

@@ -25,20 +25,48 @@ func NewProver(last func(context.Context) (*converge.Run, error)) *Prover {
 	return &Prover{last}
 }
 
-// restsOn are the kinds of resources that a proof of a machine about itself rests on, in the order of package prove. Empty:
-// the proof would need a network.
-func restsOn() []struct {
+// question is a proof of a machine about itself. Kinds are those of the resources that it rests on; none where it would need a
+// network.
+type question struct {
 	assumption string
 	kinds      []string
-} {
-	return []struct {
-		assumption string
-		kinds      []string
-	}{
-		{"os", nil}, {"packages", []string{"repository", "package"}}, {"files", []string{"file"}}, {"users", []string{"user"}},
-		{"hostname", []string{"hosts"}}, {"dns.forward", nil}, {"dns.reverse", nil}, {"clock", nil}, {"firewall", []string{"firewall"}},
-		{"services", []string{"service"}}, {"ssh", nil},
+}
+
+// questions are those of a pool, in the order of package prove.
+func questions(s *desired.State) []question {
+	pool, list := s.Pool, []question{
+		{"os", nil}, {"packages", []string{"repository", "package"}}, {"files", []string{"file"}}, {"users", []string{"user", "group"}},
+		{"hostname", []string{"hosts"}}, {"dns.forward", nil}, {"dns.reverse", nil}, {"resolver", nil}, {"clock", nil},
+		{"firewall", []string{"firewall"}}, {"services", []string{"service"}}, {"ssh", nil},
 	}
+	policy, network := pool.GetOsPolicy(), pool.GetNetworking()
+	for _, one := range []struct {
+		wanted bool
+		question
+	}{
+		{len(pool.GetRepositories()) > 0, question{"repositories", []string{"repository"}}},
+		{len(pool.GetDownloads()) > 0, question{"downloads", []string{"download"}}},
+		{len(pool.GetSysctl()) > 0, question{"sysctl", []string{"sysctl"}}},
+		{len(pool.GetModules()) > 0, question{"modules", []string{"module"}}},
+		{pool.GetTimezone() != "", question{"timezone", []string{"timezone"}}},
+		{pool.GetLocale() != "", question{"locale", []string{"locale"}}},
+		{pool.GetSwap() != nil, question{"swap", []string{"swap"}}},
+		{len(pool.GetFilesystems()) > 0, question{"filesystems", []string{"filesystem"}}},
+		{network.GetMtu() > 0 || len(network.GetAddresses())+len(network.GetRoutes()) > 0, question{"network", []string{"network"}}},
+		{s.Machine.GetVpn() != nil, question{"vpn", []string{"vpn"}}},
+		{policy.GetUnattendedUpgrades() != "" || policy.GetSelinux() != "" || policy.GetApparmor() != "", question{"ospolicy", []string{"ospolicy"}}},
+		{pool.GetFirewall().GetEnabled() && len(pool.GetFirewall().GetEgress()) > 0, question{"firewall.egress", []string{"firewall"}}},
+	} {
+		if one.wanted {
+			list = append(list, one.question)
+		}
+	}
+	if slices.Contains(pool.GetProfiles(), "hadoop") {
+		for _, what := range []string{"fqdn", "address", "ptr", "getent", "loopback", "clock"} {
+			list = append(list, question{"hadoop." + what, nil})
+		}
+	}
+	return list
 }
 
 const simulatedAnswer = "simulated: as desired"
@@ -47,7 +75,7 @@ const simulatedAnswer = "simulated: as desired"
 func (p *Prover) Own(ctx context.Context, s *desired.State) []*agentv1.Proof {
 	run, err := p.last(ctx)
 	var all []*agentv1.Proof
-	for _, q := range restsOn() {
+	for _, q := range questions(s) {
 		one := &agentv1.Proof{
 			Assumption: q.assumption, Machine: s.Machine.GetMachineId(), State: agentv1.ProofState_PROOF_STATE_PROVEN,
 			Expected: q.assumption + " as desired", Found: simulatedAnswer,
@@ -76,6 +104,9 @@ func (p *Prover) Peers(_ context.Context, s *desired.State) []*agentv1.Proof {
 		about := []string{"peer.dns"}
 		if s.Pool.GetFirewall().GetEnabled() {
 			about = append(about, "peer.firewall")
+		}
+		if s.Machine.GetVpn() != nil {
+			about = append(about, "vpn.peer")
 		}
 		for _, assumption := range about {
 			all = append(all, &agentv1.Proof{

@@ -15,6 +15,7 @@ import (
 	"github.com/provisionr/provisionr/agent"
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/agent/facts"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/cloudinit"
 	"github.com/provisionr/provisionr/internal/errs"
@@ -64,6 +65,7 @@ func Run(ctx context.Context, m Machine) (err error) {
 		Prover: func(last func(context.Context) (*converge.Run, error)) (agent.Prover, error) {
 			return NewProver(last), nil
 		},
+		Facts: facts.Collect,
 	}})
 	if err != nil {
 		return err
@@ -143,4 +145,6 @@ func (none) Restart(context.Context, string) error         { return nothing("res
 func (none) ReloadOrRestart(context.Context, string) error { return nothing("reload a unit") }
 func (none) Enable(context.Context, string) error          { return nothing("enable a unit") }
 func (none) Disable(context.Context, string) error         { return nothing("disable a unit") }
+func (none) Mask(context.Context, string) error            { return nothing("mask a unit") }
+func (none) Unmask(context.Context, string) error          { return nothing("unmask a unit") }
 func (none) DaemonReload(context.Context) error            { return nothing("reload systemd") }

@@ -190,8 +190,11 @@ func TestNoCloudConfig(t *testing.T) {
 // TestProofsAreThoseOfRealMachines compares the names of all proofs, so that none is forgotten here.
 func TestProofsAreThoseOfRealMachines(t *testing.T) {
 	s := &desired.State{
-		Machine: &agentv1.MachineComponent{MachineId: "m-a", Name: "p-1", Fqdn: "p-1.d", Domain: "d", Pool: "p", Index: 1},
-		Pool:    &agentv1.PoolComponent{Name: "p", Firewall: &agentv1.Firewall{Enabled: true}},
+		Machine: &agentv1.MachineComponent{MachineId: "m-a", Name: "p-1", Fqdn: "p-1.d", Domain: "d", Pool: "p", Index: 1, Vpn: &agentv1.VpnMember{Name: "v"}},
+		Pool: &agentv1.PoolComponent{Name: "p", Firewall: &agentv1.Firewall{Enabled: true, Egress: []*agentv1.FirewallRule{{Name: "e"}}},
+			Repositories: []*agentv1.Repository{{Name: "r"}}, Downloads: []*agentv1.Download{{Path: "/d"}}, Sysctl: map[string]string{"a": "1"},
+			Modules: []*agentv1.KernelModule{{Name: "m"}}, Timezone: "UTC", Locale: "C.UTF-8", Swap: &agentv1.Swap{}, Profiles: []string{"hadoop"},
+			Filesystems: []*agentv1.Filesystem{{Path: "/f"}}, Networking: &agentv1.Networking{Mtu: 1400}, OsPolicy: &agentv1.OsPolicy{Selinux: "enforcing"}},
 		Members: map[string][]*agentv1.Member{"p": {{MachineId: "m-b", Name: "p-2", Index: 2, Address: "127.0.0.1"}}},
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,14 +1,16 @@
 // Command provisionr-agent keeps one machine as its pool says, and proves that it is.
 //
 // Started without arguments, as by systemd, it joins its cluster and converges until it gets SIGTERM. Its log goes to
-// standard error. Two commands are for people on the machine:
+// standard error. Three commands are for people on the machine:
 //
 //	provisionr-agent status   prints the last run and the newest proofs
 //	provisionr-agent check    compares the machine with its desired state, changes nothing; exit 2 where it differs
+//	provisionr-agent undo     takes back a change, or an upgrade of the agent, that is not confirmed yet; watchdogs run it
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -55,9 +57,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("provisionr-agent", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	root := flags.String("root", "/", "directory that all files of the machine are below")
+	repeat := flags.Int("repeat", 0, "with check: do it this many times more, and print what each costs inside an agent that runs")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: provisionr-agent [flags] [status | check]")
+		fmt.Fprintln(stderr, "usage: provisionr-agent [flags] [status | check | undo [change | upgrade]]")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -76,12 +79,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "status":
 		var s *agent.Status
 		if s, err = agent.ReadStatus(h); err == nil {
-			err = s.Print(stdout)
+			err = errors.Join(s.Print(stdout), agent.PrintCounters(&h, stdout))
 		}
 	case "check":
 		var right bool
-		if right, err = agent.Check(ctx, &h, stdout); err == nil && !right {
+		if right, err = agent.Check(ctx, &h, stdout); err == nil && *repeat > 0 {
+			err = agent.Repeat(ctx, &h, *repeat, stdout)
+		}
+		if err == nil && !right {
 			return exitDiffer
+		}
+	case "undo":
+		var undone []string
+		undone, err = agent.Undo(ctx, &h, flags.Arg(1))
+		for _, what := range undone {
+			fmt.Fprintln(stdout, "undone:", what)
 		}
 	default:
 		flags.Usage()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -23,6 +24,8 @@ func TestCommands(t *testing.T) {
 		{"version", []string{"--version"}, exitOK, version.Version + "\n", ""},
 		{"no status yet", []string{"--root", root, "status"}, exitFailed, "", "hint: see systemctl status provisionr-agent"},
 		{"nothing to check", []string{"--root", root, "check"}, exitFailed, "", "cannot open cache"},
+		{"nothing to undo", []string{"--root", root, "undo"}, exitOK, "", ""},
+		{"undo what", []string{"--root", root, "undo", "all"}, exitFailed, "", "it is change or upgrade"},
 		{"not bootstrapped", []string{"--root", root}, exitFailed, "", "hint: cloud-init writes"},
 		{"unknown command", []string{"--root", root, "converge"}, exitFailed, "", "usage:"},
 		{"unknown flag", []string{"--verbose"}, exitFailed, "", "usage:"},
@@ -42,12 +45,11 @@ func TestCommands(t *testing.T) {
 // TestBinary builds the agent as it is shipped, and checks what is promised of it.
 func TestBinary(t *testing.T) {
 	const most = 15_000_000
-	path := filepath.Join(t.TempDir(), "provisionr-agent")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	dir := t.TempDir()
+	if out, err := exec.Command("make", "-C", "../..", "agent", "BIN="+dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	path := filepath.Join(dir, "provisionr-agent-"+runtime.GOARCH)
 	st, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)

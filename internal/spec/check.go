@@ -55,6 +55,11 @@ func own(d *document) {
 		checkZone(d, o.Zone.GetSpec())
 	case *provisionrv1.Object_Network:
 		checkNetwork(d, o.Network.GetSpec())
+		checkOffers(d, o.Network.GetSpec())
+	case *provisionrv1.Object_Vpn:
+		checkVpn(d, o.Vpn.GetSpec())
+	case *provisionrv1.Object_VpnPeer:
+		checkVpnPeer(d, o.VpnPeer.GetSpec())
 	case *provisionrv1.Object_Provider:
 		checkProvider(d, o.Provider)
 	}
@@ -168,8 +173,8 @@ func checkRange(d *document, n *provisionrv1.NetworkSpec, prefix netip.Prefix) {
 
 // isHost reports whether s is an address or a host name (RFC 1123 section 2.1).
 func isHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Zone() == ""
 	}
 	name := strings.TrimSuffix(s, ".")
 	if name == "" || len(name) > 253 {

@@ -1,7 +1,9 @@
 package spec
 
 import (
-	"net/netip"
+	"maps"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,11 +12,52 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
-// CanaryPort is the TCP port on which every machine proves that its firewall drops what no rule allows.
-const CanaryPort = 7447
+func checkGroups(d *document, spec *provisionrv1.PoolSpec) {
+	groups := spec.Groups
+	d.unique("spec.groups", len(groups), func(i int) (string, string) { return "name", groups[i].Name })
+	d.unique("spec.groups", len(groups), func(i int) (string, string) { return "gid", number(groups[i].Gid) })
+	absent := map[string]bool{}
+	for i, g := range groups {
+		p := at("spec.groups", i)
+		absent[g.Name] = g.Absent
+		switch {
+		case g.Absent && g.Name == root:
+			d.complain(join(p, "absent"), "", "root cannot be absent")
+		case g.Absent && g.Gid != nil:
+			d.complain(join(p, "gid"), "remove gid or absent", "an absent group has no id")
+		}
+	}
+	for i, u := range spec.Users {
+		p := at("spec.users", i)
+		if !u.Absent && u.Group != "" && absent[u.Group] {
+			d.complain(join(p, "group"), "remove absent: true from the group", "group %s is to be absent", show(u.Group))
+		}
+		for j, g := range u.Groups {
+			if !u.Absent && absent[g] {
+				d.complain(at(join(p, "groups"), j), "remove absent: true from the group", "group %s is to be absent", show(g))
+			}
+		}
+	}
+}
+
+// number writes an optional number; empty where there is none.
+func number(n *uint32) string {
+	if n == nil {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*n), 10)
+}
+
+// keyTypes are the types of keys that current versions of sshd accept.
+func keyTypes() []string {
+	return []string{
+		ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSA, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
+	}
+}
 
 func checkUsers(d *document, users []*provisionrv1.UserAccount) {
 	d.unique("spec.users", len(users), func(i int) (string, string) { return "name", users[i].Name })
+	d.unique("spec.users", len(users), func(i int) (string, string) { return "uid", number(users[i].Uid) })
 	for i, u := range users {
 		p := at("spec.users", i)
 		if u.Name == root && u.Absent {
@@ -23,11 +66,35 @@ func checkUsers(d *document, users []*provisionrv1.UserAccount) {
 		if hasControl(u.Shell) {
 			d.complain(join(p, "shell"), "as /bin/bash", "%s has a control character in it", show(u.Shell))
 		}
+		checkAccount(d, p, u)
 		d.unique(join(p, "groups"), len(u.Groups), func(j int) (string, string) { return "", u.Groups[j] })
 		keys := map[string]int{}
 		for j, k := range u.SshKeys {
 			checkKey(d, at(join(p, "sshKeys"), j), k, j, keys)
 		}
+	}
+}
+
+// checkAccount checks what an account is made with.
+func checkAccount(d *document, p string, u *provisionrv1.UserAccount) {
+	switch home := u.Home; {
+	case home == "" || home[0] != '/':
+	case hasControl(home):
+		d.complain(join(p, "home"), "as /home/ops", "%s has a control character in it", show(home))
+	case path.Clean(home) != home:
+		d.complain(join(p, "home"), "write "+path.Clean(home), "%s is not a clean path", show(home))
+	case systemDirectory(home):
+		d.complain(join(p, "home"), "as /home/"+or(u.Name, "ops"), "%s belongs to the operating system", home)
+	}
+	if u.Name == root && u.Uid != nil {
+		d.complain(join(p, "uid"), "remove it", "the uid of root is 0")
+	}
+	if u.Admin && len(u.Sudo) > 0 {
+		d.complain(join(p, "sudo"), "remove sudo or admin", "an admin may run everything already")
+	}
+	d.unique(join(p, "sudo"), len(u.Sudo), func(j int) (string, string) { return "", u.Sudo[j] })
+	for j, command := range u.Sudo {
+		checkLine(d, at(join(p, "sudo"), j), command)
 	}
 }
 
@@ -51,8 +118,16 @@ func checkKey(d *document, p, line string, index int, seen map[string]int) {
 		d.complain(p, hint, "is not an ssh public key")
 		return
 	}
-	if key.Type() == "ssh-dss" {
-		d.complain(p, "make an ed25519 key: ssh-keygen -t ed25519", "is a DSA key, which sshd refuses")
+	const another = "make an ed25519 key: ssh-keygen -t ed25519"
+	switch _, certificate := key.(*ssh.Certificate); {
+	case key.Type() == "ssh-dss":
+		d.complain(p, another, "is a DSA key, which sshd refuses")
+		return
+	case certificate:
+		d.complain(p, "use the .pub file without -cert in its name; who has a certificate of the cluster needs no key here", "is a certificate, not a key")
+		return
+	case !slices.Contains(keyTypes(), key.Type()):
+		d.complain(p, another, "is a key of type %s, which sshd does not know", show(key.Type()))
 		return
 	}
 	if first, ok := seen[string(key.Marshal())]; ok {
@@ -62,82 +137,37 @@ func checkKey(d *document, p, line string, index int, seen map[string]int) {
 	seen[string(key.Marshal())] = index
 }
 
-func checkFirewall(d *document, f *provisionrv1.Firewall) {
-	rules := f.GetRules()
-	d.unique("spec.firewall.rules", len(rules), func(i int) (string, string) { return "name", rules[i].Name })
-	for i, r := range rules {
-		p := at("spec.firewall.rules", i)
-		if r.Name == "ssh" {
-			d.complain(join(p, "name"), "use spec.firewall.sshFrom, or another name", `"ssh" is the name of the rule for sshd`)
+func checkSSH(d *document, s *provisionrv1.Ssh) {
+	first := map[string]string{}
+	for _, keyword := range slices.Sorted(maps.Keys(s.GetSettings())) {
+		p, fold := under("spec.ssh.settings", keyword), strings.ToLower(keyword)
+		if instead, ok := oursInSSH()[fold]; ok {
+			d.complain(p, instead, "%s would fight what Provisionr writes", keyword)
+			continue
 		}
-		for j, ports := range r.Ports {
-			checkPorts(d, at(join(p, "ports"), j), ports, r.Protocol)
+		if before, ok := first[fold]; ok {
+			d.complain(p, "", "%s is given twice, first as %s", keyword, before)
+			continue
 		}
-		for j, from := range r.From {
-			checkSource(d, at(join(p, "from"), j), from)
-		}
-	}
-	for i, from := range f.GetSshFrom() {
-		checkSource(d, at("spec.firewall.sshFrom", i), from)
+		first[fold] = keyword
+		checkLine(d, p, s.Settings[keyword])
 	}
 }
 
-// Ports parses "80" or "8000-8010".
-func Ports(text string) (first, last uint16, ok bool) {
-	a, b, isRange := strings.Cut(text, "-")
-	if !isRange {
-		b = a
-	}
-	low, errLow := strconv.ParseUint(a, 10, 16)
-	high, errHigh := strconv.ParseUint(b, 10, 16)
-	if errLow != nil || errHigh != nil || low == 0 || low > high {
-		return 0, 0, false
-	}
-	return uint16(low), uint16(high), true
-}
-
-func checkPorts(d *document, p, text, protocol string) {
-	first, last, ok := Ports(text)
-	switch {
-	case !ok:
-		d.complain(p, "ports are 1 to 65535, the lower one of a range first", "%s is not a port or range of ports", show(text))
-	case protocol != "udp" && first <= CanaryPort && CanaryPort <= last:
-		hint := "use another port"
-		if first < last {
-			hint = "leave it out of the range, as with two ranges"
-		}
-		d.complain(p, hint, "port %d cannot be opened: machines prove with it that the firewall drops what no rule allows", CanaryPort)
-	}
-}
-
-func checkSource(d *document, p, text string) {
-	const hint = "any, network, self, pool:NAME, an address or a CIDR"
-	switch {
-	case text == "any", text == "network", text == "self":
-		return
-	case strings.HasPrefix(text, "pool:"):
-		if name := strings.TrimPrefix(text, "pool:"); toLabel(name) != name || name == "" {
-			d.complain(p, "as pool:web", "%s does not name a pool", show(text))
-		}
-		return
-	}
-	if strings.Contains(text, "/") {
-		prefix, err := netip.ParsePrefix(text)
-		switch {
-		case err != nil:
-			d.complain(p, hint, "%s is not a range of addresses", show(text))
-		case prefix.Masked() != prefix:
-			d.complain(p, "as "+prefix.Masked().String(), "%s has bits set after its prefix", show(text))
-		case prefix.Bits() == 0:
-			d.complain(p, "write any", "%s is everybody", show(text))
-		}
-		return
-	}
-	if a, err := netip.ParseAddr(text); err != nil || a.Zone() != "" {
-		if n := near(text, []string{"any", "network", "self"}); n != "" {
-			d.complain(p, n, "%s is not a source", show(text))
-			return
-		}
-		d.complain(p, hint, "%s is not a source", show(text))
+// oursInSSH are keywords of sshd_config(5), in small letters, that are decided elsewhere, with where.
+func oursInSSH() map[string]string {
+	const (
+		passwords   = "use spec.ssh.passwordLogin"
+		authorities = "certificates are those of the cluster: remove it, or set spec.ssh.certificatesDisabled"
+		keys        = "declare keys in spec.users[].sshKeys"
+		structure   = "write the settings out"
+	)
+	return map[string]string{
+		"passwordauthentication": passwords, "kbdinteractiveauthentication": passwords, "challengeresponseauthentication": passwords,
+		"trustedusercakeys": authorities, "hostcertificate": authorities, "authorizedprincipalsfile": authorities,
+		"authorizedprincipalscommand": authorities, "authorizedprincipalscommanduser": authorities,
+		"authorizedkeysfile": keys, "pubkeyauthentication": keys,
+		"include": structure, "match": structure,
+		"port": "sshd listens on port 22, which spec.firewall.sshFrom opens", "listenaddress": "spec.firewall.sshFrom says who may connect",
 	}
 }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +19,8 @@ type kindRules struct {
 	placement []string
 	// network says how its networks get their addresses.
 	network networkRule
+	// sharedKernel says that its machines are containers of one host.
+	sharedKernel bool
 }
 
 type networkRule int
@@ -37,7 +40,7 @@ const (
 func rulesOf(kind string) (kindRules, bool) {
 	all := []string{"zones", "group", "publicAddress", "ipv6", "keyPair", "identity", "publicNetwork"}
 	r, ok := map[string]kindRules{
-		"local":  {network: hostNetwork},
+		"local":  {network: hostNetwork, sharedKernel: true},
 		"static": {network: foreignNetwork},
 		"qemu":   {images: []string{"url"}, disks: true, network: hostNetwork},
 		"aws": {images: []string{"id", "parameter", "name"}, types: true, disks: true, spot: true,
@@ -97,6 +100,9 @@ func (s *set) poolOfKind(d *document, spec *provisionrv1.PoolSpec) {
 	if spec.GetSpot() != nil && !rules.spot {
 		no("spec.spot", "spot capacity")
 	}
+	if rules.sharedKernel {
+		hostGlobal(d, spec, kind)
+	}
 	for _, given := range selectors(spec.GetImage()) {
 		switch {
 		case slices.Contains(rules.images, given.name):
@@ -118,6 +124,23 @@ func (s *set) poolOfKind(d *document, spec *provisionrv1.PoolSpec) {
 			d.complain(at("spec.placement.zones", i), "as "+region+"-a", "%s is not in the provider's region %s", show(z), region)
 		}
 	}
+}
+
+// hostGlobal complains about what belongs to the host that the machines of a pool share.
+func hostGlobal(d *document, spec *provisionrv1.PoolSpec, kind string) {
+	shared := func(given bool, path, what string) {
+		if given {
+			d.complain(path, "use a provider of kind qemu, or a cloud", "machines of a provider of kind %s share %s with their host", kind, what)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.GetSysctl())) {
+		shared(!strings.HasPrefix(sysctlPath(name), "net/"), under("spec.sysctl", name), "this kernel parameter")
+	}
+	shared(len(spec.GetModules()) > 0, "spec.modules", "the kernel's modules")
+	shared(spec.GetSwap() != nil, "spec.swap", "swap")
+	shared(len(spec.GetFilesystems()) > 0, "spec.filesystems", "the disks")
+	shared(spec.GetOsPolicy().GetSelinux() != "", "spec.osPolicy.selinux", "SELinux")
+	shared(spec.GetOsPolicy().GetApparmor() != "", "spec.osPolicy.apparmor", "AppArmor")
 }
 
 func placement(d *document, p *provisionrv1.Placement, kind string, rules kindRules) {

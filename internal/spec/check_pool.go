@@ -1,25 +1,24 @@
 package spec
 
 import (
-	"errors"
-	"path"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
-
-	"github.com/provisionr/provisionr/internal/tmpl"
 )
 
 var looksLikeSlot = regexp.MustCompile(`^.+-[1-9][0-9]*$`)
 
 // Assumptions are the names of all proofs, as `provisionr verify` shows them: machines make these of themselves and,
-// those that begin with peer, of each other.
+// some, as peer.dns and vpn.peer, of each other. What a pool does not ask for is not proven.
 func Assumptions() []string {
 	return []string{
 		"os", "packages", "files", "users", "hostname", "dns.forward", "dns.reverse", "clock", "firewall", "services", "ssh",
-		"peer.dns", "peer.firewall",
+		"repositories", "downloads", "sysctl", "modules", "timezone", "locale", "swap", "filesystems", "network", "resolver", "ospolicy",
+		"firewall.egress", "vpn", "peer.dns", "peer.firewall", "vpn.peer",
+		"hadoop.fqdn", "hadoop.address", "hadoop.ptr", "hadoop.getent", "hadoop.loopback", "hadoop.clock",
 	}
 }
 
@@ -36,17 +35,30 @@ func checkPool(d *document, p *provisionrv1.Pool) {
 		d.complain("spec.minSize", "", "is %d, but the pool has only size %d", spec.GetMinSize(), spec.Size)
 	}
 	checkMachines(d, spec)
+	checkRelease(d, spec.GetOs())
 	checkAliases(d, name, spec.Aliases)
+	checkRepositories(d, spec)
 	checkPackages(d, spec)
+	checkDownloads(d, spec)
 	checkFiles(d, name, spec)
+	checkPaths(d, spec)
+	checkGroups(d, spec)
 	checkUsers(d, spec.Users)
+	checkSSH(d, spec.Ssh)
 	for i, s := range spec.GetNtp().GetServers() {
 		if !isHost(s) {
 			d.complain(at("spec.ntp.servers", i), "", "%s is not a host name or address", show(s))
 		}
 	}
-	checkFirewall(d, spec.Firewall)
+	for i, s := range spec.GetNtp().GetPools() {
+		if _, err := netip.ParseAddr(s); err == nil || !isHost(s) {
+			d.complain(at("spec.ntp.pools", i), "as 2.debian.pool.ntp.org; addresses go into servers", "%s is not a host name", show(s))
+		}
+	}
+	checkFirewall(d, name, spec)
 	checkServices(d, spec)
+	checkSystem(d, spec)
+	checkNetworking(d, spec)
 	for i, a := range spec.GetVerify().GetUnprovable() {
 		if !slices.Contains(Assumptions(), a) {
 			hint := near(a, Assumptions())
@@ -55,6 +67,23 @@ func checkPool(d *document, p *provisionrv1.Pool) {
 			}
 			d.complain(at("spec.verify.unprovable", i), hint, "there is no assumption %s", show(a))
 		}
+	}
+}
+
+func checkRelease(d *document, os *provisionrv1.OperatingSystem) {
+	if strings.ContainsFunc(os.GetRelease(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		d.complain("spec.os.release", `as "12"`, "%s is not a release", show(os.GetRelease()))
+	}
+}
+
+// checkLabel complains about the name of an object that cannot be one.
+func checkLabel(d *document, path, name, what string) {
+	if toLabel(name) != name || name == "" {
+		hint := "small letters, digits and hyphens"
+		if label := toLabel(name); label != "" {
+			hint = "as " + label
+		}
+		d.complain(path, hint, "%s is not the name of a %s", show(name), what)
 	}
 }
 
@@ -69,128 +98,3 @@ func checkAliases(d *document, pool string, aliases []string) {
 		}
 	}
 }
-
-func checkPackages(d *document, spec *provisionrv1.PoolSpec) {
-	d.unique("spec.repositories", len(spec.Repositories), func(i int) (string, string) { return "name", spec.Repositories[i].Name })
-	for i, r := range spec.Repositories {
-		if !strings.Contains(r.SignedBy, "-----END PGP PUBLIC KEY BLOCK-----") {
-			d.complain(at("spec.repositories", i)+".signedBy", "paste the key with its first and last line", "the key block has no end")
-		}
-		for j, uri := range r.Uris {
-			if hasControl(uri) {
-				d.complain(at(at("spec.repositories", i)+".uris", j), "", "%s has a control character in it", show(uri))
-			}
-		}
-	}
-	d.unique("spec.packages", len(spec.Packages), func(i int) (string, string) { return "name", spec.Packages[i].Name })
-	for i, p := range spec.Packages {
-		if p.Absent && p.Version != "" {
-			d.complain(at("spec.packages", i)+".version", "remove version or absent", "an absent package has no version")
-		}
-	}
-}
-
-func checkFiles(d *document, pool string, spec *provisionrv1.PoolSpec) {
-	d.unique("spec.files", len(spec.Files), func(i int) (string, string) { return "path", path.Clean(spec.Files[i].Path) })
-	paths := map[string]bool{}
-	for _, f := range spec.Files {
-		paths[f.Path] = !f.Absent
-	}
-	data := tmpl.Sample(pool, "provisionr.internal", int(spec.Size), spec.Variables)
-	for i, f := range spec.Files {
-		p := at("spec.files", i)
-		checkPath(d, join(p, "path"), f.Path, spec)
-		for dir := path.Dir(f.Path); len(dir) > 1; dir = path.Dir(dir) {
-			if paths[dir] {
-				d.complain(join(p, "path"), "", "%s is below %s, which is a file", f.Path, dir)
-				break
-			}
-		}
-		if f.Absent && (f.Mode != "" && f.Mode != defaultMode || f.Owner != "" && f.Owner != root || f.Group != "" && f.Group != root) {
-			d.complain(p, "remove mode, owner and group", "an absent file has no mode, owner or group")
-		}
-		if f.Template != nil {
-			checkTemplate(d, join(p, "template"), f.GetTemplate(), data)
-		}
-	}
-}
-
-// ours are paths that other parts of a pool or the agent itself write, with what to use instead.
-func ours() map[string]string {
-	const account = "declare accounts in spec.users"
-	return map[string]string{
-		"/etc/hosts":              "machine names come from the cluster's DNS; put other names into a Zone",
-		"/etc/hostname":           "the name of a machine is its slot",
-		"/etc/resolv.conf":        "machines resolve through the cluster's DNS and what they had before",
-		"/etc/passwd":             account,
-		"/etc/shadow":             account,
-		"/etc/group":              account,
-		"/etc/gshadow":            account,
-		"/etc/sudoers":            "give the account admin: true",
-		"/etc/nftables.conf":      "declare rules in spec.firewall",
-		"/etc/chrony/chrony.conf": "declare servers in spec.ntp",
-		"/etc/machine-id":         "every machine makes its own",
-		"/etc/systemd/system/provisionr-agent.service": "it is Provisionr's own",
-		"/usr/sbin/policy-rc.d":                        "it is Provisionr's own",
-	}
-}
-
-// oursBelow are directories that nobody but Provisionr or the kernel writes to.
-func oursBelow() []string {
-	return []string{"/etc/provisionr", "/var/lib/provisionr-agent", "/usr/local/lib/provisionr", "/etc/systemd/system/provisionr-agent.service.d", "/proc", "/sys", "/dev", "/run", "/boot"}
-}
-
-func checkPath(d *document, where, file string, spec *provisionrv1.PoolSpec) {
-	if file == "" || file[0] != '/' {
-		return // left to the annotated rule
-	}
-	if hasControl(file) {
-		d.complain(where, "", "%s has a control character in it", show(file))
-		return
-	}
-	clean := path.Clean(file)
-	if clean != file {
-		d.complain(where, "write "+clean, "%s is not a clean path", show(file))
-		return
-	}
-	if instead, ok := ours()[file]; ok {
-		d.complain(where, instead, "%s is written by Provisionr or the system", file)
-		return
-	}
-	for _, dir := range oursBelow() {
-		if file == dir || strings.HasPrefix(file, dir+"/") {
-			d.complain(where, "", "nothing below %s can be declared", dir)
-			return
-		}
-	}
-	for _, r := range spec.Repositories {
-		if file == "/etc/apt/sources.list.d/"+r.Name+".sources" {
-			d.complain(where, "remove it", "%s is written for repository %s", file, r.Name)
-		}
-	}
-}
-
-// checkTemplate maps the position within the template to one in the manifest, where the text is known.
-func checkTemplate(d *document, p, text string, data tmpl.Data) {
-	err := tmpl.Check(text, data)
-	if err == nil || d.tainted(p) {
-		return
-	}
-	const hint = "see docs/templates.md"
-	var e *tmpl.Error
-	if !errors.As(err, &e) {
-		d.complain(p, hint, "%v", err)
-		return
-	}
-	place, ok := d.places[p]
-	if !ok || place.firstLine == place.value.line {
-		// A quoted or plain text: escapes and folding move its lines, so point at its beginning.
-		d.complain(p, hint, "%v", err)
-		return
-	}
-	line := place.firstLine + e.Line - 1
-	d.complainAt(position{line, max(e.Column+d.indent(p), 1)}, p, hint, "%s", e.Message)
-}
-
-// indent is how far a block scalar is indented, as far as is known: two columns more than its key.
-func (d *document) indent(p string) int { return d.places[p].key.column + 1 }

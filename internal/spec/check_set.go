@@ -2,54 +2,11 @@ package spec
 
 import (
 	"fmt"
-	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
-
-// UnitName completes the name of a systemd unit: nginx is nginx.service.
-func UnitName(name string) string {
-	switch path.Ext(name) {
-	case ".service", ".socket", ".timer", ".path", ".mount", ".target", ".automount", ".swap", ".slice":
-		return name
-	}
-	return name + ".service"
-}
-
-func checkServices(d *document, spec *provisionrv1.PoolSpec) {
-	services := spec.Services
-	d.unique("spec.services", len(services), func(i int) (string, string) {
-		if services[i].Name == "" {
-			return "name", ""
-		}
-		return "name", UnitName(services[i].Name)
-	})
-	var files []string
-	for _, f := range spec.Files {
-		if !f.Absent {
-			files = append(files, f.Path)
-		}
-	}
-	for i, s := range services {
-		p := at("spec.services", i)
-		if UnitName(s.Name) == "provisionr-agent.service" {
-			d.complain(join(p, "name"), "", "the agent is not a service of the pool")
-		}
-		d.unique(join(p, "restartOn"), len(s.RestartOn), func(j int) (string, string) { return "", s.RestartOn[j] })
-		for j, file := range s.RestartOn {
-			if !slices.Contains(files, file) {
-				hint := near(file, files)
-				if hint == "" {
-					hint = "declare it in spec.files"
-				}
-				d.complain(at(join(p, "restartOn"), j), hint, "%s is not a file of this pool", show(file))
-			}
-		}
-	}
-}
 
 // set is what a whole set of documents says.
 type set struct {
@@ -89,6 +46,7 @@ func checkSet(docs []*document, options Options) {
 			s.networkOfKind(d, n)
 		}
 	}
+	s.ranges(docs)
 	for _, d := range docs {
 		if p := d.object.GetPool(); p != nil {
 			s.claimNames(d, p)
@@ -115,20 +73,41 @@ func (s *set) references(d *document) {
 		refer("Provider", spec.GetProvider(), "spec.provider")
 		refer("Zone", spec.GetZone(), "spec.zone")
 		refer("Network", spec.GetNetwork(), "spec.network")
-		for i, r := range spec.GetFirewall().GetRules() {
-			for j, from := range r.From {
-				if name, ok := strings.CutPrefix(from, "pool:"); ok {
-					refer("Pool", name, at(at("spec.firewall.rules", i)+".from", j))
+		refer("Vpn", spec.GetVpn().GetName(), "spec.vpn.name")
+		firewallEnds(spec.GetFirewall(), func(end, path string) {
+			kind, name, _ := strings.Cut(end, ":")
+			switch kind {
+			case "pool":
+				refer("Pool", name, path)
+			case "machine":
+				pool, index := poolOfSlot(name)
+				refer("Pool", pool, path)
+				if other := s.objects["Pool/"+pool]; other != nil && other != d && index > uint64(other.object.GetPool().GetSpec().GetSize()) {
+					d.complain(path, "", "%s does not exist: pool %s has size %d", name, pool, other.object.GetPool().GetSpec().GetSize())
 				}
 			}
-		}
-		for i, from := range spec.GetFirewall().GetSshFrom() {
-			if name, ok := strings.CutPrefix(from, "pool:"); ok {
-				refer("Pool", name, at("spec.firewall.sshFrom", i))
-			}
-		}
+		})
+	case *provisionrv1.Object_VpnPeer:
+		refer("Vpn", o.VpnPeer.GetSpec().GetVpn(), "spec.vpn")
 	case *provisionrv1.Object_Network:
 		refer("Provider", o.Network.GetSpec().GetProvider(), "spec.provider")
+	}
+}
+
+// firewallEnds calls f with every source and destination of a firewall's rules.
+func firewallEnds(firewall *provisionrv1.Firewall, f func(end, path string)) {
+	for i, r := range firewall.GetRules() {
+		for j, from := range r.From {
+			f(from, at(at("spec.firewall.rules", i)+".from", j))
+		}
+	}
+	for i, from := range firewall.GetSshFrom() {
+		f(from, at("spec.firewall.sshFrom", i))
+	}
+	for i, r := range firewall.GetEgress() {
+		for j, to := range r.To {
+			f(to, at(at("spec.firewall.egress", i)+".to", j))
+		}
 	}
 }
 

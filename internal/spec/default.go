@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+
+	"github.com/provisionr/provisionr/internal/tmpl"
 )
 
 const (
@@ -16,6 +18,8 @@ const (
 
 	defaultName = "default"
 	defaultMode = "0644"
+	programMode = "0755"
+	secretMode  = "0600"
 	root        = "root"
 )
 
@@ -47,6 +51,15 @@ func Default(o *provisionrv1.Object) {
 	case *provisionrv1.Object_User:
 		u := o.User
 		u.ApiVersion, u.Kind = or(u.ApiVersion, APIVersion), or(u.Kind, "User")
+	case *provisionrv1.Object_Vpn:
+		v := o.Vpn
+		v.ApiVersion, v.Kind = or(v.ApiVersion, APIVersion), or(v.Kind, "Vpn")
+		if v.Spec != nil {
+			v.Spec.Port, v.Spec.MeshLimit, v.Spec.Mtu = or(v.Spec.Port, 51820), or(v.Spec.MeshLimit, 64), or(v.Spec.Mtu, 1420)
+		}
+	case *provisionrv1.Object_VpnPeer:
+		p := o.VpnPeer
+		p.ApiVersion, p.Kind = or(p.ApiVersion, APIVersion), or(p.Kind, "VpnPeer")
 	}
 }
 
@@ -56,9 +69,12 @@ func defaultPool(s *provisionrv1.PoolSpec) {
 		s.Network = or(s.Network, LocalName)
 	}
 	for _, f := range s.Files {
-		if !f.Absent {
-			f.Mode, f.Owner, f.Group = or(f.Mode, defaultMode), or(f.Owner, root), or(f.Group, root)
+		if !f.Absent && f.Link == "" {
+			f.Mode, f.Owner, f.Group = or(f.Mode, fileMode(f)), or(f.Owner, root), or(f.Group, root)
 		}
+	}
+	for _, v := range s.Downloads {
+		v.Mode, v.Owner, v.Group = or(v.Mode, programMode), or(v.Owner, root), or(v.Group, root)
 	}
 	for _, u := range s.Users {
 		if !u.Absent {
@@ -74,16 +90,44 @@ func defaultPool(s *provisionrv1.PoolSpec) {
 	for _, r := range s.Firewall.Rules {
 		r.Protocol = or(r.Protocol, "tcp")
 	}
+	for _, r := range s.Firewall.Egress {
+		r.Protocol = or(r.Protocol, "tcp")
+	}
 	for _, v := range s.Services {
 		v.State = or(v.State, "running")
 		if v.Enabled == nil {
 			v.Enabled = proto.Bool(v.State == "running")
 		}
 	}
+	defaultSystem(s)
 	s.Safety = orNew(s.Safety)
 	s.Safety.SilentAfter = orDuration(s.Safety.SilentAfter, 120*time.Second)
 	s.Safety.BootDeadline = orDuration(s.Safety.BootDeadline, 600*time.Second)
 	s.Safety.ConvergeDeadline = orDuration(s.Safety.ConvergeDeadline, 1800*time.Second)
+}
+
+// defaultSystem fills what is given of the operating system. What is not given stays as the image has it.
+func defaultSystem(s *provisionrv1.PoolSpec) {
+	if s.GetSwap().GetSizeMib() > 0 {
+		s.Swap.Path = or(s.Swap.Path, "/swapfile")
+	}
+	for _, f := range s.Filesystems {
+		f.Type = or(f.Type, "ext4")
+		if len(f.Options) == 0 {
+			f.Options = []string{"defaults", "nofail"}
+		}
+	}
+}
+
+// fileMode is the mode of a file that gives none: nobody else may read a secret.
+func fileMode(f *provisionrv1.File) string {
+	switch {
+	case f.Directory:
+		return programMode
+	case f.Secret != "", len(tmpl.Secrets(f.GetTemplate())) > 0:
+		return secretMode
+	}
+	return defaultMode
 }
 
 func or[T comparable](v, byDefault T) T {

@@ -42,6 +42,12 @@ func kinds() []kind {
 		{"User", func() *provisionrv1.Object {
 			return &provisionrv1.Object{Kind: &provisionrv1.Object_User{User: &provisionrv1.User{}}}
 		}},
+		{"Vpn", func() *provisionrv1.Object {
+			return &provisionrv1.Object{Kind: &provisionrv1.Object_Vpn{Vpn: &provisionrv1.Vpn{}}}
+		}},
+		{"VpnPeer", func() *provisionrv1.Object {
+			return &provisionrv1.Object{Kind: &provisionrv1.Object_VpnPeer{VpnPeer: &provisionrv1.VpnPeer{}}}
+		}},
 	}
 }
 
@@ -54,6 +60,7 @@ func notWritten(name string) (instead string, ok bool) {
 		"Event":        "events are written by the servers",
 		"Member":       "members join with `provisionr server --join`",
 		"Token":        "tokens are made with `provisionr token create`",
+		"Secret":       "a secret is never written into a manifest: set it with `provisionr secret set NAME`, and refer to it by its name",
 	}[name]
 	return instead, ok
 }
@@ -98,6 +105,8 @@ func OutputOnly(f protoreflect.FieldDescriptor) bool {
 		return f.Name() == "status"
 	case "Network":
 		return f.Name() == "written"
+	case "VpnPeer":
+		return f.Name() == "address"
 	}
 	return false
 }

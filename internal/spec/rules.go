@@ -92,7 +92,7 @@ func explain(v *protovalidate.Violation, field protoreflect.FieldDescriptor) (me
 		return "is missing", requiredHint(field)
 	}
 	if field != nil && strings.HasSuffix(rule, ".pattern") {
-		if message, hint, ok := patternWords(field, value, v.RuleValue.String()); ok {
+		if message, hint, ok := patternWords(field, value, v.RuleValue.String(), v.Proto.GetForKey()); ok {
 			return message, hint
 		}
 	}
@@ -107,8 +107,6 @@ func explain(v *protovalidate.Violation, field protoreflect.FieldDescriptor) (me
 		return fmt.Sprintf("is %d bytes long, but at most %s are allowed", len(value), limit), ""
 	case "string.min_len":
 		return "must not be empty", ""
-	case "string.prefix":
-		return fmt.Sprintf("must begin with %s", limit), "paste the ASCII-armoured public key of the archive (gpg --armor --export)"
 	case "string.ip_prefix":
 		if p, err := netip.ParsePrefix(value); err == nil {
 			return show(value) + " has bits set after its prefix", "as " + p.Masked().String()
@@ -116,12 +114,18 @@ func explain(v *protovalidate.Violation, field protoreflect.FieldDescriptor) (me
 		return fmt.Sprintf("must be a range of addresses, not %s", show(value)), `as "10.88.0.0/24"`
 	case "string.ip":
 		return fmt.Sprintf("must be an IPv4 or IPv6 address, not %s", show(value)), ""
+	case "string.ip_with_prefixlen":
+		return fmt.Sprintf("must be an address with the length of its prefix, not %s", show(value)), `as "192.0.2.7/24"`
 	case "repeated.min_items":
 		return fmt.Sprintf("needs at least %s item", limit), requiredHint(field)
 	case "repeated.max_items", "map.max_pairs":
 		return fmt.Sprintf("has more than %s items", limit), ""
 	case "repeated.unique":
 		return "has an item twice", ""
+	case "uint32.gte_lte", "uint32.gte":
+		if r, err := protovalidate.ResolveFieldRules(field); err == nil {
+			return fmt.Sprintf("is %s, but must be %d to %d", value, r.GetUint32().GetGte(), r.GetUint32().GetLte()), ""
+		}
 	case "uint32.lte":
 		return fmt.Sprintf("is %s, but the most is %s", value, limit), ""
 	case "enum.not_in":
@@ -164,85 +168,4 @@ func near(value string, names []string) string {
 		return "did you mean " + n + "?"
 	}
 	return ""
-}
-
-func requiredHint(f protoreflect.FieldDescriptor) string {
-	if f == nil {
-		return ""
-	}
-	return map[protoreflect.Name]string{
-		"os":       `as os: {distribution: debian, release: "12"}`,
-		"metadata": "as metadata: {name: web}",
-		"name":     "every object has a name",
-		"role":     "viewer, operator or admin",
-		"ports":    `as ports: ["80"]`,
-		"from":     "any, network, self, pool:NAME, an address or a CIDR",
-		"cidr":     "as cidr: 10.88.0.0/24",
-		"domain":   "as domain: provisionr.internal",
-		"release":  `as release: "12"`,
-		"region":   "as region: eu-central-1",
-		"project":  "as project: my-project-123456",
-	}[f.Name()]
-}
-
-// patternWords says in words what a pattern asks for.
-func patternWords(f protoreflect.FieldDescriptor, value, pattern string) (message, hint string, ok bool) {
-	words := map[protoreflect.FullName][2]string{
-		"Repository.uris":       {"is not an http or https address", ""},
-		"Package.name":          {"is not a package name", `small letters, digits, "+", "-" and "."; a version goes into version:`},
-		"Package.version":       {"is not a package version", `as "3.8.0-11+deb12u2"`},
-		"File.path":             {"is not an absolute path of a file", "as /etc/motd"},
-		"File.mode":             {"is not an octal mode", `as "0644"`},
-		"UserAccount.shell":     {"is not an absolute path", "as /bin/bash"},
-		"Ntp.servers":           {"is not a host name or address", ""},
-		"FirewallRule.ports":    {"is not a port or range of ports", `as "80" or "8000-8010"`},
-		"Service.name":          {"is not the name of a unit", "as nginx or nginx.service"},
-		"Service.restart_on":    {"is not an absolute path", "list the paths of files of this pool"},
-		"PoolSpec.variables":    {"is not a variable name", "letters, digits and _, not beginning with a digit"},
-		"NetworkSpec.gateway":   {"is not an address", ""},
-		"ZoneSpec.domain":       {"is not a domain name of at least two labels in small letters", "as provisionr.internal, without a final dot"},
-		"Metadata.labels":       {"is not a label", "letters, digits, -, _, . and /, at most 63"},
-		"Repository.name":       {"is not a repository name", "small letters, digits, -, _ and ."},
-		"Repository.suites":     {"is not a suite", "as bookworm"},
-		"Repository.components": {"is not a component", "as main"},
-		"Endpoint.url":          {"is not an http or https address", "as https://cloud.example.com:8443"},
-		"AwsProvider.region":    {"is not a region", "as eu-central-1"},
-		"AwsProvider.role_arn":  {"is not the ARN of a role", "as arn:aws:iam::123456789012:role/provisionr"},
-		"GceProvider.project":   {"is not the id of a project", "the id, not the name or number, as my-project-123456"},
-		"GceProvider.region":    {"is not a region", "as europe-west3"},
-		"Image.parameter":       {"is not the name of a parameter", "as /aws/service/debian/release/12/latest/amd64"},
-		"Image.url":             {"is neither an http or https address nor an absolute path", "as https://images.example.com/debian-12.qcow2"},
-		"Image.sha256":          {"is not a SHA-256 hash", "64 hexadecimal digits in small letters, as `sha256sum FILE` prints"},
-		"Spot.max_price":        {"is not a price for an hour", `as "0.045", in the provider's currency, without its name`},
-	}
-	if w, ok := words[protoreflect.FullName(f.Parent().Name()+"."+f.Name())]; ok {
-		return show(value) + " " + w[0], w[1], true
-	}
-	switch {
-	case pattern == labelPattern:
-		hint := "small letters, digits and hyphens, beginning and ending with a letter or digit"
-		if label := toLabel(value); label != "" {
-			hint = "as " + label
-		}
-		return fmt.Sprintf("%s is not a DNS label", show(value)), hint, true
-	case pattern == namePattern, f.Name() == "owner", f.Name() == "group":
-		return fmt.Sprintf("%s is not an account name", show(value)), "small letters, digits, _ and -, beginning with a letter", true
-	}
-	return "", "", false
-}
-
-// toLabel makes a DNS label of what was written, or "" where nothing is left.
-func toLabel(s string) string {
-	mapped := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r - 'A' + 'a'
-		case r == '_' || r == '.' || r == ' ' || r == '-':
-			return '-'
-		}
-		return -1
-	}, s)
-	return strings.Trim(mapped[:min(len(mapped), 63)], "-")
 }

@@ -36,7 +36,7 @@ func full(t *testing.T) []*provisionrv1.Object {
 
 func TestExamplesAreGood(t *testing.T) {
 	files, err := filepath.Glob("../../examples/*.yaml")
-	if err != nil || len(files) < 7 {
+	if err != nil || len(files) < 9 {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
 	for _, file := range files {

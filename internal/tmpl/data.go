@@ -8,6 +8,15 @@ type Data struct {
 	Pool    Pool
 	// Vars are the pool's variables.
 	Vars map[string]string
+	// Secret answers the function secret; a template cannot see it otherwise. Nil means that there are no secrets to have.
+	Secret func(name string) (string, error)
+}
+
+// visible is the part of Data that templates see as their dot.
+type visible struct {
+	Machine Machine
+	Pool    Pool
+	Vars    map[string]string
 }
 
 // Machine is the machine that the file is for.
@@ -48,9 +57,12 @@ func (m Member) String() string { return m.Name }
 const maxSample = 64
 
 // Sample returns data as the first machine of a pool of the size would see it, with addresses of TEST-NET-1 (RFC 5737).
-// At least one and at most 64 members are made.
+// At least one and at most 64 members are made. Every secret has a value, which says that it is one.
 func Sample(pool, domain string, size int, vars map[string]string) Data {
-	d := Data{Pool: Pool{Name: pool, Domain: domain}, Vars: vars}
+	d := Data{
+		Pool: Pool{Name: pool, Domain: domain}, Vars: vars,
+		Secret: func(name string) (string, error) { return "value of " + name, nil },
+	}
 	for i := 1; i <= max(1, min(size, maxSample)); i++ {
 		name := fmt.Sprintf("%s-%d", pool, i)
 		d.Pool.Members = append(d.Pool.Members, Member{Name: name, FQDN: name + "." + domain, Index: i, Address: fmt.Sprintf("192.0.2.%d", i)})

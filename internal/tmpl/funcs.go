@@ -25,7 +25,12 @@ var (
 )
 
 // budget is what one rendering may still use up.
-type budget struct{ steps, work int }
+type budget struct {
+	steps, work int
+	// secret answers values; told says that one was given, so that errors may have something to hide.
+	secret func(name string) (string, error)
+	told   bool
+}
 
 func (b *budget) step() (string, error) {
 	if b.steps--; b.steps < 0 {
@@ -67,8 +72,8 @@ func (b *budget) funcs() template.FuncMap {
 		"upper":  one(strings.ToUpper),
 		"lower":  one(strings.ToLower),
 		"quote":  one(strconv.Quote),
-		"printf": b.printf,
-		"print":  many(fmt.Sprint), "println": many(fmt.Sprintln),
+		"printf": b.printf, secretFunc: b.reveal,
+		"print": many(fmt.Sprint), "println": many(fmt.Sprintln),
 		"html": many(template.HTMLEscaper), "js": many(template.JSEscaper), "urlquery": many(template.URLQueryEscaper),
 	}
 }

@@ -23,7 +23,11 @@ type Error struct {
 	Line, Column int
 	// Message is lower case and has no position.
 	Message string
+	cause   error
 }
+
+// Unwrap returns what ended the rendering, as the error of Data.Secret; nil for a fault of the text itself.
+func (e *Error) Unwrap() error { return e.cause }
 
 func (e *Error) Error() string {
 	if e.Column == 0 {
@@ -34,17 +38,20 @@ func (e *Error) Error() string {
 
 // Render executes the template over data. Its errors are *Error.
 func Render(text string, data Data) ([]byte, error) {
-	b := &budget{steps: maxSteps, work: maxWork}
+	b := &budget{steps: maxSteps, work: maxWork, secret: data.Secret}
 	t, err := template.New(name).Option("missingkey=error").Funcs(b.funcs()).Parse(text)
 	if err != nil {
 		return nil, positioned(err)
+	}
+	if _, err := referred(t); err != nil {
+		return nil, err
 	}
 	if err := b.meter(t); err != nil {
 		return nil, err
 	}
 	var out bounded
-	if err := t.Execute(&out, data); err != nil {
-		return nil, positioned(err)
+	if err := t.Execute(&out, visible{data.Machine, data.Pool, data.Vars}); err != nil {
+		return nil, b.discreet(positioned(err))
 	}
 	return out.Bytes(), nil
 }
@@ -84,7 +91,7 @@ var (
 	executing = regexp.MustCompile(`^executing "[^"]*" at (<.*?>): `)
 )
 
-func positioned(err error) error {
+func positioned(err error) *Error {
 	if errors.Is(err, errOutput) {
 		return &Error{Line: 1, Message: errOutput.Error()}
 	}
@@ -95,9 +102,9 @@ func positioned(err error) error {
 	}
 	m := position.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &Error{Line: 1, Message: strings.TrimPrefix(err.Error(), "template: ")}
+		return &Error{Line: 1, Message: strings.TrimPrefix(err.Error(), "template: "), cause: err}
 	}
-	e := &Error{Message: executing.ReplaceAllString(m[3], "$1: ")}
+	e := &Error{cause: err, Message: executing.ReplaceAllString(m[3], "$1: ")}
 	e.Line, _ = strconv.Atoi(m[1])
 	if m[2] != "" {
 		column, _ := strconv.Atoi(m[2]) // text/template counts bytes from 0

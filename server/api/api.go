@@ -12,6 +12,7 @@ import (
 
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
@@ -72,6 +73,9 @@ type Agents interface {
 	Exec(ctx context.Context, machineID, slot string, req *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error
 	// Verify returns when the machine has proven its assumptions anew and the proofs are committed.
 	Verify(ctx context.Context, machineID string) error
+	// Ask returns the agent's answer. What the agent says that it cannot do is an error of kind Conflict; one of kind Canceled
+	// says that the session ended before the answer, as it may when the agent does what it was asked.
+	Ask(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error)
 }
 
 // Consoles fetches the tail of a machine's console.
@@ -87,6 +91,12 @@ type Authority interface {
 	NewServerToken() (ca.ServerToken, error)
 	Admit(member string, sealingKey []byte) (*raftlogv1.Command, error)
 	Evict(member string) ([]*raftlogv1.Command, error)
+	// SealSecret encrypts a revision of a secret and says with which data key.
+	SealSecret(name string, revision uint64, value []byte) (ciphertext []byte, keyVersion uint64, err error)
+	// SignUser certifies a public key for ssh logins as any of the principals.
+	SignUser(publicKey, keyID string, principals []string, ttl time.Duration) (*ca.SSHCertificate, error)
+	// SSHAuthorities are the public keys that certify hosts.
+	SSHAuthorities() []string
 }
 
 // Config of an API. All fields but those with a default are required.
@@ -107,6 +117,18 @@ type Config struct {
 	Adoption func(*state.Snapshot, *provisionrv1.Machine) (Adoption, error)
 	// Firewall is what the group of a pool is to let in. Default: plans say nothing of groups.
 	Firewall func(*state.Snapshot, *provisionrv1.Pool, *provisionrv1.Network) provider.Firewall
+	// Future is the state as it would be after the caller had applied the objects. An error says why they cannot be applied.
+	Future func(caller *provisionrv1.Caller, objects *raftlogv1.ApplyObjects) (*state.Snapshot, error)
+	// Preview is what a machine is to be at a snapshot.
+	Preview func(s *state.Snapshot, machineID string) (*agentv1.Preview, error)
+	// AgentProgram is the SHA-256 of the agent that the servers hold for a GOARCH, or nil.
+	AgentProgram func(goarch string) []byte
+	// RebootTimeout is how long a machine may take to boot again. Default: 10 minutes.
+	RebootTimeout time.Duration
+	// MayReboot says why a machine may not boot again now, if it may not.
+	MayReboot func(s *state.Snapshot, m *provisionrv1.Machine) error
+	// VpnNodes are the ends of a Vpn as a VpnPeer sees them; those with Via are reached through that machine. Default: none.
+	VpnNodes func(s *state.Snapshot, vpn, peer string) []*agentv1.VpnNode
 	// Records lists the DNS records that the servers serve at a snapshot.
 	Records func(*state.Snapshot) []*provisionrv1.Record
 	// Boot serves /boot/. Default: not found.
@@ -132,7 +154,8 @@ type API struct {
 func New(c Config) (*API, error) {
 	if c.Proposer == nil || c.Syncer == nil || c.State == nil || c.Door == nil || c.Authority == nil || c.Raft == nil ||
 		c.Archive == nil || c.Agents == nil || c.Consoles == nil || c.Records == nil || c.Logger == nil ||
-		c.Providers == nil || c.Seed == nil || c.Adoption == nil {
+		c.Providers == nil || c.Seed == nil || c.Adoption == nil ||
+		c.Future == nil || c.Preview == nil || c.AgentProgram == nil || c.MayReboot == nil {
 		return nil, errs.New(errs.Internal, "cannot make API: a required field of its configuration is missing")
 	}
 	if c.Boot == nil {
@@ -140,6 +163,12 @@ func New(c Config) (*API, error) {
 	}
 	if c.Console == nil {
 		c.Console = http.NotFoundHandler()
+	}
+	if c.VpnNodes == nil {
+		c.VpnNodes = func(*state.Snapshot, string, string) []*agentv1.VpnNode { return nil }
+	}
+	if c.RebootTimeout == 0 {
+		c.RebootTimeout = 10 * time.Minute
 	}
 	a := &API{config: c}
 	chain, err := newChain(c.Door, c.Logger)
@@ -172,6 +201,8 @@ func register(to grpc.ServiceRegistrar, b *base) {
 	provisionrv1.RegisterWatchServiceServer(to, &watchService{base: b})
 	provisionrv1.RegisterClusterServiceServer(to, &clusterService{base: b})
 	provisionrv1.RegisterAccessServiceServer(to, &accessService{base: b})
+	provisionrv1.RegisterVpnServiceServer(to, &vpnService{base: b})
+	provisionrv1.RegisterSecretServiceServer(to, &secretService{base: b})
 }
 
 // both registers a service for callers from outside and for REST.

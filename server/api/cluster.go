@@ -80,21 +80,39 @@ func (s *clusterService) RemoveMember(ctx context.Context, req *provisionrv1.Rem
 	}
 	version := snapshot.Version()
 	if snapshot.Member(req.Name) != nil {
-		evict, err := s.Authority.Evict(req.Name)
-		if err != nil {
+		if err := s.evict(ctx, req.Name); err != nil {
 			return nil, err
 		}
 		remove := &raftlogv1.Command{Kind: &raftlogv1.Command_RemoveMember{RemoveMember: &raftlogv1.RemoveMember{Name: req.Name}}}
-		for _, cmd := range append(evict, remove) {
-			if version, err = s.write(ctx, "", cmd); err != nil {
-				return nil, err
-			}
+		if version, err = s.write(ctx, "", remove); err != nil {
+			return nil, err
 		}
 	}
 	if err := s.Raft.RemoveMember(ctx, req.Name); err != nil {
 		return nil, err
 	}
 	return &provisionrv1.WriteResponse{Version: version}, nil
+}
+
+// evictTries bounds how often the data key is exchanged because a secret was set meanwhile, which the new key would not open.
+const evictTries = 3
+
+// evict gives the other members a new data key, and everything that is encrypted to it.
+func (s *clusterService) evict(ctx context.Context, member string) error {
+	for try := 1; ; try++ {
+		commands, err := s.Authority.Evict(member)
+		if err != nil {
+			return err
+		}
+		for _, cmd := range commands {
+			if _, err = s.write(ctx, "", cmd); err != nil {
+				break
+			}
+		}
+		if !errs.Is(err, errs.Conflict) || try == evictTries {
+			return err
+		}
+	}
 }
 
 // chunkSize is how much of a snapshot goes into one message, in bytes.

@@ -57,6 +57,11 @@ func consequences(snapshot *state.Snapshot, before, after *provisionrv1.Pool, c 
 	if replaced > 0 {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("%d machines are replaced, with what is on their disks: the change cannot be made in place", replaced))
 	}
+	for _, secret := range state.SecretsOf(after) {
+		if snapshot.Secret(secret) == nil {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("secret %s does not exist yet: what refers to it fails until it is set with `provisionr secret set %s`", secret, secret))
+		}
+	}
 	if n := len(c.Machines); n > maxLines {
 		c.Machines = append(c.Machines[:maxLines:maxLines], fmt.Sprintf("and %d more", n-maxLines))
 	}

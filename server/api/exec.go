@@ -47,7 +47,7 @@ func (s *machineService) Exec(req *provisionrv1.ExecRequest, stream grpc.ServerS
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	out := &sender{stream: stream, fail: cancel}
+	out := &sender[provisionrv1.ExecResponse]{stream: stream, fail: cancel}
 	fanOut(machines, func(m *provisionrv1.Machine) {
 		if ctx.Err() == nil {
 			s.execOn(ctx, m, order, timeout+execGrace, out)
@@ -57,7 +57,7 @@ func (s *machineService) Exec(req *provisionrv1.ExecRequest, stream grpc.ServerS
 }
 
 // execOn runs the command on one machine and sends what it prints.
-func (s *machineService) execOn(ctx context.Context, m *provisionrv1.Machine, req *provisionrv1.ExecRequest, most time.Duration, out *sender) {
+func (s *machineService) execOn(ctx context.Context, m *provisionrv1.Machine, req *provisionrv1.ExecRequest, most time.Duration, out *sender[provisionrv1.ExecResponse]) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	slot := m.GetSpec().GetSlot()
@@ -69,22 +69,18 @@ func (s *machineService) execOn(ctx context.Context, m *provisionrv1.Machine, re
 	if err == nil {
 		return
 	}
-	text := err.Error()
-	if hint := errs.HintOf(err); hint != "" {
-		text += " (" + hint + ")"
-	}
 	// An error of the stream itself has reached the sender already.
-	_ = send(&provisionrv1.ExecResponse{Event: &provisionrv1.ExecResponse_Error{Error: text}})
+	_ = send(&provisionrv1.ExecResponse{Event: &provisionrv1.ExecResponse_Error{Error: explained(err)}})
 }
 
 // sender lets several machines send on one stream, and ends all when one cannot: the client is gone.
-type sender struct {
+type sender[T any] struct {
 	mu     sync.Mutex
-	stream grpc.ServerStreamingServer[provisionrv1.ExecResponse]
+	stream grpc.ServerStreamingServer[T]
 	fail   context.CancelCauseFunc
 }
 
-func (s *sender) send(r *provisionrv1.ExecResponse) error {
+func (s *sender[T]) send(r *T) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.stream.Send(r)
@@ -95,6 +91,11 @@ func (s *sender) send(r *provisionrv1.ExecResponse) error {
 }
 
 func cutPool(selector string) (name string, ok bool) { return strings.CutPrefix(selector, "pool/") }
+
+// validHead returns the first bytes of a text, as UTF-8.
+func validHead(s string, most int) string {
+	return strings.ToValidUTF8(s[:min(len(s), most)], "\uFFFD")
+}
 
 // validTail returns the last bytes of a text, as UTF-8, which a protobuf string must be.
 func validTail(s string, most int) string {

@@ -44,6 +44,8 @@ func newGateway(local *loopback) (http.Handler, error) {
 		provisionrv1.RegisterWatchServiceHandlerClient(ctx, mux, provisionrv1.NewWatchServiceClient(local)),
 		provisionrv1.RegisterClusterServiceHandlerClient(ctx, mux, provisionrv1.NewClusterServiceClient(local)),
 		provisionrv1.RegisterAccessServiceHandlerClient(ctx, mux, provisionrv1.NewAccessServiceClient(local)),
+		provisionrv1.RegisterVpnServiceHandlerClient(ctx, mux, provisionrv1.NewVpnServiceClient(local)),
+		provisionrv1.RegisterSecretServiceHandlerClient(ctx, mux, provisionrv1.NewSecretServiceClient(local)),
 	} {
 		if err != nil {
 			return nil, errs.New(errs.Internal, "cannot register REST: %w", err)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/provisionr/provisionr/internal/pki"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/auth"
@@ -49,8 +50,10 @@ type cluster struct {
 	agents    fakeAgents
 	clouds    fakeClouds
 	removed   []string
-	url       string
-	addr      string
+	// mayNotReboot is why no machine may.
+	mayNotReboot error
+	url          string
+	addr         string
 }
 
 type lockedBuffer struct {
@@ -116,6 +119,11 @@ func (c *cluster) Console(context.Context, *provisionrv1.Machine) (string, error
 type fakeAgents struct {
 	exec   func(ctx context.Context, slot string, send func(*provisionrv1.ExecResponse) error) error
 	verify func(ctx context.Context, machine string) error
+	ask    func(ctx context.Context, machine string, ask *agentv1.Ask) (*agentv1.Answer, error)
+}
+
+func (f *fakeAgents) Ask(ctx context.Context, id string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	return f.ask(ctx, id, ask)
 }
 
 func (f *fakeAgents) Exec(ctx context.Context, _, slot string, _ *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error {
@@ -159,6 +167,7 @@ func newCluster(t *testing.T) *cluster {
 		Proposer: c, Syncer: c, State: c.store, Door: door, Authority: c.authority, Raft: c, Archive: c, Agents: &c.agents, Consoles: c,
 		Records:   func(*state.Snapshot) []*provisionrv1.Record { return nil },
 		Providers: &c.clouds, Seed: anySeed, Adoption: anyAdoption, Firewall: anyFirewall,
+		Future: c.future, Preview: preview, AgentProgram: agentProgram, MayReboot: c.mayReboot,
 		Console: page, Version: "v0", Logger: logger,
 	})
 	c.ok(err)

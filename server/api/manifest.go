@@ -55,15 +55,21 @@ func (s *manifestService) Apply(ctx context.Context, req *provisionrv1.ApplyRequ
 		return nil, err
 	}
 	// Nothing to change is still proposed: a precondition may fail, and a request id must be remembered.
-	cmd := &raftlogv1.ApplyObjects{Objects: stripped(req.Objects)}
-	for range req.Objects {
-		cmd.Uids = append(cmd.Uids, newID())
-	}
+	cmd := applyObjects(req.Objects)
 	version, err := s.write(ctx, req.RequestId, &raftlogv1.Command{Kind: &raftlogv1.Command_ApplyObjects{ApplyObjects: cmd}})
 	if err != nil {
 		return nil, err
 	}
 	return &provisionrv1.ApplyResponse{Changes: changes, Version: version}, nil
+}
+
+// applyObjects is the command that applies what a manifest holds.
+func applyObjects(objects []*provisionrv1.Object) *raftlogv1.ApplyObjects {
+	cmd := &raftlogv1.ApplyObjects{Objects: stripped(objects)}
+	for range objects {
+		cmd.Uids = append(cmd.Uids, newID())
+	}
+	return cmd
 }
 
 // mayApply refuses objects that need a higher role than the method: an operator who could write users would be an admin.
@@ -72,9 +78,9 @@ func mayApply(caller *provisionrv1.Caller, objects []*provisionrv1.Object) error
 		return nil
 	}
 	for _, o := range objects {
-		if o.GetPool() == nil {
+		if o.GetPool() == nil && o.GetVpnPeer() == nil {
 			return errs.New(errs.Denied, "cannot apply %s %q: it needs the role admin", spec.KindOf(o), spec.Name(o)).
-				WithHint("operators apply pools; ask an admin for the rest")
+				WithHint("operators apply pools and vpn peers; ask an admin for the rest")
 		}
 	}
 	return nil
@@ -93,6 +99,9 @@ func stripped(objects []*provisionrv1.Object) []*provisionrv1.Object {
 		}
 		if n := o.GetNetwork(); n != nil {
 			n.Written = nil
+		}
+		if p := o.GetVpnPeer(); p != nil {
+			p.Address = ""
 		}
 		out[i] = o
 	}
@@ -158,6 +167,10 @@ func present(snapshot *state.Snapshot, kind, name string) *provisionrv1.Object {
 		return object(snapshot.Provider(name))
 	case "User":
 		return object(snapshot.User(name))
+	case "Vpn":
+		return object(snapshot.Vpn(name))
+	case "VpnPeer":
+		return object(snapshot.VpnPeer(name))
 	}
 	return nil
 }

@@ -118,6 +118,7 @@ func (q *inquiry) say(format string, args ...any) {
 
 func (q *inquiry) run(ctx context.Context) {
 	name := state.ProviderName(q.pool)
+	q.kernel(name)
 	p, err := q.provider(name)
 	if err != nil {
 		q.decide(name, "images, types and quota", err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"net/http"
 	"time"
 
@@ -20,11 +19,18 @@ const maxAgent = 256 << 20
 // architectures that agents are served for, by GOARCH.
 var architectures = []string{"amd64", "arm64"}
 
-// Agents are the agent binaries, opened once: a file replaced later changes neither what is served nor its hash.
+// helpers are the programs that agents are given besides themselves where their machines lack what it does.
+var helpers = []string{"wireguard"}
+
+// Agents are the agent binaries and the helpers of agents, opened once: a file replaced later changes neither what is served
+// nor its hash.
 type Agents struct {
 	byArch map[string]agent
+	// helpers by NAME/GOARCH.
+	helpers map[string]agent
 }
 
+// agent is a program.
 type agent struct {
 	content io.ReaderAt
 	size    int64
@@ -32,25 +38,37 @@ type agent struct {
 	closer  io.Closer
 }
 
-// OpenAgents opens provisionr-agent-GOARCH for every architecture that the directory has. There must be at least one.
+// OpenAgents opens provisionr-agent-GOARCH, of which there must be at least one, and provisionr-wireguard-GOARCH for every
+// architecture that the directory has.
 func OpenAgents(dir fs.FS) (*Agents, error) {
-	a := &Agents{byArch: map[string]agent{}}
+	a := &Agents{byArch: map[string]agent{}, helpers: map[string]agent{}}
 	for _, arch := range architectures {
-		name := "provisionr-agent-" + arch
-		opened, err := open(dir, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		err := put(a.byArch, arch, dir, "provisionr-agent-"+arch)
+		for _, helper := range helpers {
+			err = errors.Join(err, put(a.helpers, helper+"/"+arch, dir, "provisionr-"+helper+"-"+arch))
 		}
 		if err != nil {
-			return nil, errors.Join(errs.New(errs.Internal, "cannot open agent binary %s: %w", name, err), a.Close())
+			return nil, errors.Join(err, a.Close())
 		}
-		a.byArch[arch] = opened
 	}
 	if len(a.byArch) == 0 {
 		return nil, errs.New(errs.NotFound, "cannot find an agent binary: there is no provisionr-agent-amd64 or provisionr-agent-arm64").
 			WithHint("build them with: make build")
 	}
 	return a, nil
+}
+
+// put opens a program; one that is not there is left out.
+func put(into map[string]agent, key string, dir fs.FS, name string) error {
+	opened, err := open(dir, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return errs.New(errs.Internal, "cannot open program %s: %w", name, err)
+	}
+	into[key] = opened
+	return nil
 }
 
 func open(dir fs.FS, name string) (agent, error) {
@@ -86,11 +104,45 @@ func (a *Agents) SHA256() map[string]string {
 	return hashes
 }
 
+// Agent returns the hash of the agent for a GOARCH, or nil.
+func (a *Agents) Agent(goarch string) []byte {
+	program, ok := a.byArch[goarch]
+	if !ok {
+		return nil
+	}
+	hash, _ := hex.DecodeString(program.sha256)
+	return hash
+}
+
+// Helpers returns the hashes of the helpers, by NAME/GOARCH as wireguard/amd64.
+func (a *Agents) Helpers() map[string][]byte {
+	hashes := map[string][]byte{}
+	for key, helper := range a.helpers {
+		hashes[key], _ = hex.DecodeString(helper.sha256)
+	}
+	return hashes
+}
+
+// Program returns the agent or helper with a hash.
+func (a *Agents) Program(sha256 []byte) (content io.ReaderAt, size int64, ok bool) {
+	hash := hex.EncodeToString(sha256)
+	for _, all := range []map[string]agent{a.byArch, a.helpers} {
+		for _, program := range all {
+			if program.sha256 == hash {
+				return program.content, program.size, true
+			}
+		}
+	}
+	return nil, 0, false
+}
+
 // Close closes the files. Requests must have ended.
 func (a *Agents) Close() error {
 	var all error
-	for agent := range maps.Values(a.byArch) {
-		all = errors.Join(all, agent.closer.Close())
+	for _, programs := range []map[string]agent{a.byArch, a.helpers} {
+		for _, program := range programs {
+			all = errors.Join(all, program.closer.Close())
+		}
 	}
 	return all
 }

@@ -265,3 +265,43 @@ func (o onlyReader) Open(name string) (fs.File, error) {
 	}
 	return struct{ fs.File }{f}, nil
 }
+
+func TestPrograms(t *testing.T) {
+	content := map[string]string{"provisionr-agent-amd64": "the agent", "provisionr-wireguard-amd64": "wireguard", "provisionr-wireguard-arm64": "wireguard for arm"}
+	dir := fstest.MapFS{"provisionr-other-amd64": {Data: []byte("other")}}
+	for name, text := range content {
+		dir[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	agents, err := boot.OpenAgents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agents.Close()
+	for name, text := range content {
+		sum := sha256.Sum256([]byte(text))
+		from, size, ok := agents.Program(sum[:])
+		got := make([]byte, len(text))
+		if !ok || size != int64(len(text)) {
+			t.Fatalf("%s: %d bytes, %v", name, size, ok)
+		}
+		if _, err := from.ReadAt(got, 0); err != nil || string(got) != text {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	sum := sha256.Sum256([]byte("other"))
+	if _, _, ok := agents.Program(sum[:]); ok {
+		t.Error("a file of another name is served")
+	}
+	helpers := agents.Helpers()
+	want := sha256.Sum256([]byte("wireguard for arm"))
+	if len(helpers) != 2 || string(helpers["wireguard/arm64"]) != string(want[:]) {
+		t.Errorf("helpers %x", helpers)
+	}
+	want = sha256.Sum256([]byte("the agent"))
+	if string(agents.Agent("amd64")) != string(want[:]) || agents.Agent("arm64") != nil {
+		t.Errorf("agents %x and %x", agents.Agent("amd64"), agents.Agent("arm64"))
+	}
+	if _, err := boot.OpenAgents(fstest.MapFS{"provisionr-wireguard-amd64": {Data: []byte("wireguard")}}); !errs.Is(err, errs.NotFound) {
+		t.Errorf("without an agent: %v", err)
+	}
+}

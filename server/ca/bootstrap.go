@@ -133,6 +133,8 @@ func firstSealedKey(ring *seal.Ring, cluster string, member *provisionrv1.Member
 		Version:        1,
 		Wrapped:        map[string][]byte{member.GetMetadata().GetName(): wrapped},
 		SealedTokenKey: sealed,
+		Newest:         ring.Version(),
+		Oldest:         ring.Oldest(),
 	}, nil
 }
 

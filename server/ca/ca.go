@@ -35,6 +35,7 @@ type Records interface {
 	SealedKey() *raftlogv1.SealedKey
 	Authorities() iter.Seq[*raftlogv1.Authority]
 	Members() iter.Seq[*provisionrv1.Member]
+	Secrets() iter.Seq[*provisionrv1.Secret]
 }
 
 // Config of a CA.
@@ -116,7 +117,7 @@ func chainPEM(kind pki.Kind, cert, root *x509.Certificate) []byte {
 func (a *CA) Roots() []*x509.Certificate {
 	var roots []*x509.Certificate
 	for row := range a.config.State().Authorities() {
-		if row.GetState() == Retired {
+		if row.GetState() == Retired || row.GetPurpose() != "" {
 			continue
 		}
 		if cert, err := a.parse(row); err == nil {
@@ -163,7 +164,7 @@ func (a *CA) newestActive(records Records) (*raftlogv1.Authority, *x509.Certific
 	var row *raftlogv1.Authority
 	var cert *x509.Certificate
 	for r := range records.Authorities() {
-		if r.GetState() != Active {
+		if r.GetState() != Active || r.GetPurpose() != "" {
 			continue
 		}
 		c, err := a.parse(r)

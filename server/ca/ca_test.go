@@ -26,6 +26,7 @@ type records struct {
 	sealed      *raftlogv1.SealedKey
 	authorities map[string]*raftlogv1.Authority
 	members     map[string]*provisionrv1.Member
+	secrets     map[string]*provisionrv1.Secret
 }
 
 func (r *records) Cluster() *provisionrv1.Cluster  { return r.cluster }
@@ -40,6 +41,7 @@ func (r *records) Authorities() iter.Seq[*raftlogv1.Authority] {
 	}
 }
 func (r *records) Members() iter.Seq[*provisionrv1.Member] { return maps.Values(r.members) }
+func (r *records) Secrets() iter.Seq[*provisionrv1.Secret] { return maps.Values(r.secrets) }
 
 func (r *records) apply(t *testing.T, commands ...*raftlogv1.Command) {
 	t.Helper()
@@ -56,6 +58,9 @@ func (r *records) apply(t *testing.T, commands ...*raftlogv1.Command) {
 				t.Fatalf("data key goes from version %d to %d", r.sealed.GetVersion(), c.PutSealedKey.Key.Version)
 			}
 			r.sealed = c.PutSealedKey.Key
+			for _, s := range c.PutSealedKey.Secrets {
+				r.secrets[s.Metadata.Name] = s
+			}
 		default:
 			t.Fatalf("unexpected command %T", c)
 		}
@@ -72,7 +77,7 @@ type cluster struct {
 func newCluster(t *testing.T) (*cluster, *Material) {
 	t.Helper()
 	c := &cluster{
-		records: &records{authorities: map[string]*raftlogv1.Authority{}, members: map[string]*provisionrv1.Member{}},
+		records: &records{authorities: map[string]*raftlogv1.Authority{}, members: map[string]*provisionrv1.Member{}, secrets: map[string]*provisionrv1.Secret{}},
 		keys:    map[string]*seal.MemberKey{}, cas: map[string]*CA{}, now: now,
 	}
 	member := c.member(t, "a")

@@ -59,7 +59,7 @@ func (a *CA) Retire(id string) (*raftlogv1.Command, error) {
 
 func (a *CA) find(id string) (*raftlogv1.Authority, error) {
 	for row := range a.config.State().Authorities() {
-		if row.GetId() == id {
+		if row.GetId() == id && row.GetPurpose() == "" {
 			return row, nil
 		}
 	}
@@ -93,12 +93,14 @@ func (a *CA) Admit(member string, sealingKey []byte) (*raftlogv1.Command, error)
 	}
 	row := proto.CloneOf(records.SealedKey())
 	row.Version++
+	row.Newest, row.Oldest = ring.Version(), ring.Oldest()
 	row.Wrapped[member] = wrapped
 	return putSealedKey(row), nil
 }
 
 // Evict returns the commands that give the remaining members a new data key and seal everything with it anew; they
-// must be committed in order. It may be called again after any of them: a rotation that was interrupted is completed.
+// must be committed in order. It may be called again after any of them: a rotation that was interrupted is completed. The last
+// is refused where a secret was put in between that only the old key opens: call it again then.
 //
 // What the member saw before stays known to it: an operator who distrusts it rotates the authority as well.
 func (a *CA) Evict(member string) ([]*raftlogv1.Command, error) {
@@ -116,7 +118,12 @@ func (a *CA) Evict(member string) ([]*raftlogv1.Command, error) {
 	if err != nil {
 		return nil, err
 	}
-	commands := []*raftlogv1.Command{putSealedKey(both)}
+	secrets, err := reseal(records, old, ring)
+	if err != nil {
+		return nil, err
+	}
+	commands := sealedKeys(both, secrets)
+	version += uint64(len(commands))
 	for row := range records.Authorities() {
 		purpose := purposeAuthority + row.GetId()
 		der, err := old.Open(purpose, row.GetSealedKey())
@@ -129,7 +136,7 @@ func (a *CA) Evict(member string) ([]*raftlogv1.Command, error) {
 		}
 		commands = append(commands, putAuthority(again))
 	}
-	newest, err := wrapFor(records, member, ring.Newest(), tokenKey, version+2)
+	newest, err := wrapFor(records, member, ring.Newest(), tokenKey, version+1)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +149,7 @@ func wrapFor(records Records, without string, ring *seal.Ring, tokenKey []byte, 
 	if err != nil {
 		return nil, err
 	}
-	row := &raftlogv1.SealedKey{Version: version, Wrapped: make(map[string][]byte), SealedTokenKey: sealed}
+	row := &raftlogv1.SealedKey{Version: version, Wrapped: make(map[string][]byte), SealedTokenKey: sealed, Newest: ring.Version(), Oldest: ring.Oldest()}
 	for m := range records.Members() {
 		name := m.GetMetadata().GetName()
 		if name == without {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
@@ -20,6 +21,7 @@ type Local interface {
 	Sessions() (revision uint64, machineIDs []string)
 	Exec(ctx context.Context, machineID, slot string, req *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error
 	Verify(ctx context.Context, machineID string) error
+	Ask(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error)
 	// Changed is closed at the next change.
 	Changed() <-chan struct{}
 }

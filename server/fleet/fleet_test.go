@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/fleet"
@@ -76,6 +77,17 @@ func (m member) Sessions(_ context.Context, r *memberv1.SessionsRequest) (*membe
 		return &memberv1.SessionsResponse{Revision: m.revision, Unchanged: true}, nil
 	}
 	return &memberv1.SessionsResponse{Revision: m.revision, Machines: m.machines}, nil
+}
+
+func (l local) Ask(_ context.Context, id string, _ *agentv1.Ask) (*agentv1.Answer, error) {
+	return &agentv1.Answer{Id: "here " + id}, nil
+}
+
+func (m member) Ask(_ context.Context, r *memberv1.AskRequest) (*agentv1.Answer, error) {
+	if r.GetTimeout().AsDuration() > 0 {
+		return nil, errs.New(errs.Conflict, "within %s", r.GetTimeout().AsDuration().Round(time.Hour))
+	}
+	return &agentv1.Answer{Id: "there " + r.GetMachineId() + r.GetAsk().GetReboot().GetReason()}, nil
 }
 
 func (m member) Exec(r *memberv1.ExecRequest, stream grpc.ServerStreamingServer[provisionrv1.ExecResponse]) error {
@@ -164,6 +176,20 @@ func TestFleet(t *testing.T) {
 	if err := sessions.Verify(ctx, "m-2"); !errs.Is(err, errs.Timeout) {
 		t.Errorf("Verify there: %v", err)
 	}
+	question := &agentv1.Ask{Kind: &agentv1.Ask_Reboot{Reboot: &agentv1.Reboot{Reason: " why"}}}
+	for id, want := range map[string]string{"m-1": "here m-1", "m-2": "there m-2 why"} {
+		if answer, err := sessions.Ask(ctx, id, question); err != nil || answer.GetId() != want {
+			t.Errorf("Ask %s: %v, %v; want %q", id, answer, err, want)
+		}
+	}
+	if _, err := sessions.Ask(ctx, "m-9", question); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("Ask a machine without a session: %v", err)
+	}
+	hour, stop := context.WithTimeout(ctx, time.Hour)
+	if _, err := sessions.Ask(hour, "m-2", question); !errs.Is(err, errs.Conflict) || err.Error() != "within 1h0m0s" {
+		t.Errorf("Ask there, bounded: %v", err)
+	}
+	stop()
 	for unchanged := range there.asked {
 		if unchanged {
 			break

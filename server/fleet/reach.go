@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
@@ -65,4 +66,29 @@ func (f *Fleet) Verify(ctx context.Context, machineID string) error {
 	}
 	_, err = memberv1.NewMemberServiceClient(conn).Verify(ctx, req)
 	return errs.FromRPC(err)
+}
+
+// Ask asks the agent of a machine through whichever member has its session. What the agent says that it cannot do has kind
+// Conflict, an agent without a session Unavailable, and one whose session ends before the answer Canceled.
+func (f *Fleet) Ask(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	holder, err := f.holder(machineID)
+	if err != nil {
+		return nil, err
+	}
+	if holder == f.config.Self {
+		return f.config.Local.Ask(ctx, machineID, ask)
+	}
+	conn, err := f.config.Conns.Conn(ctx, holder)
+	if err != nil {
+		return nil, err
+	}
+	req := &memberv1.AskRequest{MachineId: machineID, Ask: ask}
+	if deadline, ok := ctx.Deadline(); ok {
+		req.Timeout = durationpb.New(time.Until(deadline))
+	}
+	answer, err := memberv1.NewMemberServiceClient(conn).Ask(ctx, req)
+	if err != nil {
+		return nil, errs.FromRPC(err)
+	}
+	return answer, nil
 }

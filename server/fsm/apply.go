@@ -72,7 +72,7 @@ func (a *applier) command(c *raftlogv1.Command) *errs.Error {
 	case *raftlogv1.Command_PutAuthority:
 		return a.putAuthority(kind.PutAuthority.GetAuthority())
 	case *raftlogv1.Command_PutSealedKey:
-		return a.putSealedKey(kind.PutSealedKey.GetKey())
+		return a.putSealedKey(kind.PutSealedKey)
 	case *raftlogv1.Command_PutJoinToken:
 		return a.putJoinToken(kind.PutJoinToken.GetToken())
 	case *raftlogv1.Command_UseJoinToken:
@@ -118,6 +118,10 @@ func (a *applier) command(c *raftlogv1.Command) *errs.Error {
 		return a.recordNotice(kind.RecordNotice)
 	case *raftlogv1.Command_AdoptMachine:
 		return a.adoptMachine(kind.AdoptMachine)
+	case *raftlogv1.Command_PutSecret:
+		return a.putSecret(kind.PutSecret)
+	case *raftlogv1.Command_BeginReboot:
+		return a.beginReboot(kind.BeginReboot)
 	}
 	return errs.New(errs.Invalid, "the request holds no command")
 }

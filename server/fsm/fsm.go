@@ -17,8 +17,9 @@ import (
 )
 
 // Level is the newest command set that this version understands. Level 2 has heirs, notices and adopted machines, and what a
-// pool, a network and a provider can say of a cloud: see [Needs].
-const Level = 2
+// pool, a network and a provider can say of a cloud; level 3 has VPNs, secrets, facts, reboots, the authority for SSH, and what
+// a pool and a network can say of a machine beyond files and packages: see [Needs].
+const Level = 3
 
 // MaxRequests bounds the requests of one log entry.
 const MaxRequests = 1024

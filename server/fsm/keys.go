@@ -24,6 +24,9 @@ func (a *applier) putAuthority(wanted *raftlogv1.Authority) *errs.Error {
 	if !slices.Contains([]string{"prepared", "active", "retired"}, wanted.GetState()) {
 		return errs.New(errs.Invalid, "an authority is prepared, active or retired, not %q", clip(wanted.GetState(), maxName))
 	}
+	if err := a.checkPurpose(wanted); err != nil {
+		return err
+	}
 	present := a.Authority(wanted.GetId())
 	if present == nil && count(a.Authorities(), maxAuthorities) >= maxAuthorities {
 		return errs.New(errs.Exhausted, "there are %d authorities: no more are kept", maxAuthorities)
@@ -36,17 +39,51 @@ func (a *applier) putAuthority(wanted *raftlogv1.Authority) *errs.Error {
 	return nil
 }
 
+// checkPurpose keeps the authorities of TLS and of SSH apart. Those of SSH have no dates to order them by: one alone is active.
+func (a *applier) checkPurpose(wanted *raftlogv1.Authority) *errs.Error {
+	purpose := wanted.GetPurpose()
+	if present := a.Authority(wanted.GetId()); present != nil && present.GetPurpose() != purpose {
+		return errs.New(errs.Conflict, "signing key %.16s has another purpose", wanted.GetId())
+	}
+	switch purpose {
+	case "":
+		return nil
+	case "ssh":
+	default:
+		return errs.New(errs.Invalid, "an authority is for TLS or for ssh, not for %q", clip(purpose, maxName))
+	}
+	if err := a.least(3, "an authority for ssh"); err != nil {
+		return err
+	}
+	for other := range a.Authorities() {
+		if other.GetPurpose() == purpose && other.GetState() == "active" && wanted.GetState() == "active" && other.GetId() != wanted.GetId() {
+			return errs.New(errs.Conflict, "signing key %.16s is active for ssh already", other.GetId())
+		}
+	}
+	return nil
+}
+
 // putSealedKey replaces the key by one of a higher version. It was made from the one before: of two that were made from
-// the same one the second is refused, or it would take out what the first put in.
-func (a *applier) putSealedKey(wanted *raftlogv1.SealedKey) *errs.Error {
-	present := a.SealedKey()
+// the same one the second is refused, or it would take out what the first put in. So is a key that leaves secrets behind which
+// it cannot decrypt.
+func (a *applier) putSealedKey(c *raftlogv1.PutSealedKey) *errs.Error {
+	wanted, present := c.GetKey(), a.SealedKey()
 	switch {
+	case wanted.GetNewest() < wanted.GetOldest():
+		return errs.New(errs.Invalid, "the newest data key, %d, is before the oldest, %d", wanted.GetNewest(), wanted.GetOldest())
 	case wanted.GetVersion() == 0:
 		return errs.New(errs.Invalid, "a data key needs a version")
-	case proto.Equal(present, wanted):
+	case proto.Equal(present, wanted) && len(c.GetSecrets()) == 0:
 		return nil
 	case wanted.GetVersion() <= present.GetVersion():
 		return errs.New(errs.Conflict, "the data key is at version %d", present.GetVersion())
+	}
+	if err := a.reseal(wanted, c.GetSecrets()); err != nil {
+		return err
+	}
+	if name := a.leavesBehind(wanted); name != "" {
+		return errs.New(errs.Conflict, "data key %d cannot decrypt secret %s", wanted.GetNewest(), name).
+			WithHint("the secret was changed while the data key was exchanged: try again")
 	}
 	a.PutSealedKey(proto.CloneOf(wanted))
 	return nil

@@ -79,6 +79,11 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 			return errs.New(errs.Conflict, "network %s (%s) overlaps network %s (%s)", name, parsed.prefix, other.GetMetadata().GetName(), theirs.prefix)
 		}
 	}
+	for v := range a.Vpns() {
+		if theirs, err := parseVpn(v); err == nil && parsed.overlaps(addressing{prefix: theirs}) {
+			return errs.New(errs.Conflict, "network %s (%s) overlaps vpn %s (%s)", name, parsed.prefix, v.GetMetadata().GetName(), theirs)
+		}
+	}
 	if present == nil && count(a.Networks(), maxObjects) >= maxObjects {
 		return full("networks")
 	}

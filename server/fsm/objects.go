@@ -52,7 +52,7 @@ func (a *applier) applyObjects(objects []*provisionrv1.Object, uids []string) *e
 			return 1
 		case *provisionrv1.Object_Provider:
 			return 2
-		case *provisionrv1.Object_Network, *provisionrv1.Object_Zone:
+		case *provisionrv1.Object_Network, *provisionrv1.Object_Zone, *provisionrv1.Object_Vpn:
 			return 3
 		}
 		return 4
@@ -88,11 +88,15 @@ func (a *applier) applyObject(o *provisionrv1.Object, uid string) *errs.Error {
 		return a.applyUser(kind.User, uid)
 	case *provisionrv1.Object_Token:
 		return a.applyToken(kind.Token, uid)
+	case *provisionrv1.Object_Vpn:
+		return a.applyVpn(kind.Vpn, uid)
+	case *provisionrv1.Object_VpnPeer:
+		return a.applyVpnPeer(kind.VpnPeer, uid)
 	case nil:
 		return errs.New(errs.Invalid, "an object holds nothing")
 	}
-	return errs.New(errs.Invalid, "machines, slots, address claims, events and members cannot be applied").
-		WithHint("apply pools, zones, networks, providers and users")
+	return errs.New(errs.Invalid, "machines, slots, address claims, events, members and secrets cannot be applied").
+		WithHint("apply pools, zones, networks, vpns, vpn peers, providers and users")
 }
 
 // change says what merge found.
@@ -160,6 +164,9 @@ func (a *applier) checkReferences(objects []*provisionrv1.Object) *errs.Error {
 		if provider := state.ProviderName(p); a.Provider(provider) == nil {
 			return errs.New(errs.Invalid, "pool %s names provider %s, which does not exist", name, clip(provider, maxName))
 		}
+		if vpn := p.GetSpec().GetVpn(); vpn != nil && a.Vpn(vpn.GetName()) == nil {
+			return errs.New(errs.Invalid, "pool %s names vpn %s, which does not exist", name, clip(vpn.GetName(), maxName))
+		}
 		network := a.NetworkOf(p)
 		if network == nil && p.GetSpec().GetNetwork() != "" {
 			return errs.New(errs.Invalid, "pool %s names network %s, which does not exist", name, clip(p.GetSpec().GetNetwork(), maxName))
@@ -189,9 +196,15 @@ func (a *applier) deleteObject(kind, name string) *errs.Error {
 		err = a.deleteUser(name)
 	case "tokens":
 		err = a.deleteToken(name)
+	case "vpns":
+		err = a.deleteVpn(name)
+	case "vpn-peers":
+		err = a.deleteVpnPeer(name)
+	case "secrets":
+		err = a.deleteSecret(name)
 	default:
 		return errs.New(errs.Invalid, "objects of kind %q cannot be deleted", clip(kind, maxName)).
-			WithHint("kinds are pools, machines, zones, networks, providers, users and tokens")
+			WithHint("kinds are pools, machines, zones, networks, providers, users, tokens, vpns, vpn-peers and secrets")
 	}
 	if err == nil {
 		a.event("Deleted", fmt.Sprintf("%s %s was deleted", kind[:len(kind)-1], name), false, "", nil)

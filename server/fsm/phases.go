@@ -94,8 +94,10 @@ func (a *applier) setPhase(c *raftlogv1.SetPhase) *errs.Error {
 			return err
 		}
 	}
+	a.endReboot(m)
 	if gone := c.GetTo() == provisionrv1.Phase_PHASE_GONE; gone {
 		s.Deadline = nil
+		s.Vpn, s.VpnAddress, s.Reboot = "", "", nil
 		if m.GetMetadata().GetDeleted() == nil {
 			m.Metadata.Deleted = a.now
 		}

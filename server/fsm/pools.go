@@ -70,6 +70,7 @@ func (a *applier) replacePool(present, pool *provisionrv1.Pool) *errs.Error {
 		}
 	}
 	a.names = true
+	a.fitVpn(present, pool)
 	return a.fitSlots(pool)
 }
 

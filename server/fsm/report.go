@@ -39,6 +39,12 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 			agent.Reported = a.now
 		}
 		m.Status.Agent = agent
+		a.endReboot(m)
+	}
+	if c.GetFacts() != nil {
+		a.setFacts(m, c.GetFacts())
+	}
+	if c.GetAgent() != nil || c.GetFacts() != nil {
 		a.Put(m)
 	}
 	for _, p := range c.GetProofs()[:min(len(c.GetProofs()), maxReportProofs)] {

@@ -19,8 +19,10 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
@@ -115,6 +117,18 @@ func (*sessions) LocalExec(_ context.Context, _, slot string, req *provisionrv1.
 func (s *sessions) LocalVerify(_ context.Context, id string) error {
 	s.verified = id
 	return nil
+}
+
+// LocalAsk answers with what was asked, and for how long.
+func (*sessions) LocalAsk(ctx context.Context, id string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	if id != "m-1" {
+		return nil, errs.New(errs.NotFound, "no session")
+	}
+	until, ok := ctx.Deadline()
+	if !ok || time.Until(until) > time.Minute {
+		return nil, errs.New(errs.Internal, "no bound")
+	}
+	return &agentv1.Answer{Id: ask.GetReboot().GetReason()}, nil
 }
 
 // fixture is one listening member, s1.
@@ -217,6 +231,16 @@ func TestCalls(t *testing.T) {
 	}
 	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("end of exec: %v", err)
+	}
+	question := &memberv1.AskRequest{
+		MachineId: "m-1", Ask: &agentv1.Ask{Kind: &agentv1.Ask_Reboot{Reboot: &agentv1.Reboot{Reason: "why"}}}, Timeout: durationpb.New(time.Minute),
+	}
+	if answer, err := client.Ask(t.Context(), question); err != nil || answer.GetId() != "why" {
+		t.Errorf("ask: %v, %v", answer, err)
+	}
+	question.MachineId = "m-9"
+	if _, err := client.Ask(t.Context(), question); !errs.Is(errs.FromRPC(err), errs.NotFound) {
+		t.Errorf("ask a machine without a session: %v", err)
 	}
 	if _, err := client.Verify(t.Context(), &memberv1.VerifyRequest{MachineId: "m-2"}); err != nil || f.sessions.verified != "m-2" {
 		t.Errorf("verify: %v", err)

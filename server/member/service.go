@@ -5,8 +5,10 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
@@ -23,13 +25,14 @@ type Consensus interface {
 	Status() *provisionrv1.MemberStatus
 }
 
-// Sessions are the agents connected to this member. Unlike what callers of the API use, Exec and Verify reach only
+// Sessions are the agents connected to this member. Unlike what callers of the API use, Exec, Verify and Ask reach only
 // them and never go on to another member.
 type Sessions interface {
 	// LocalSessions answers the ids of connected machines and a revision that changes with them, never 0.
 	LocalSessions() (revision uint64, machines []string)
 	LocalExec(ctx context.Context, machineID, slot string, req *provisionrv1.ExecRequest, send func(*provisionrv1.ExecResponse) error) error
 	LocalVerify(ctx context.Context, machineID string) error
+	LocalAsk(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error)
 }
 
 // Service answers MemberService.
@@ -152,12 +155,27 @@ func (s *Service) Verify(ctx context.Context, req *memberv1.VerifyRequest) (*mem
 	if s.sessions == nil {
 		return nil, noSession(req.GetMachineId())
 	}
-	if wait := req.GetTimeout(); wait.IsValid() && wait.AsDuration() > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, wait.AsDuration())
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, req.GetTimeout())
+	defer cancel()
 	return &memberv1.VerifyResponse{}, s.sessions.LocalVerify(ctx, req.GetMachineId())
+}
+
+// Ask implements MemberService.
+func (s *Service) Ask(ctx context.Context, req *memberv1.AskRequest) (*agentv1.Answer, error) {
+	if s.sessions == nil {
+		return nil, noSession(req.GetMachineId())
+	}
+	ctx, cancel := within(ctx, req.GetTimeout())
+	defer cancel()
+	return s.sessions.LocalAsk(ctx, req.GetMachineId(), req.GetAsk())
+}
+
+// within bounds ctx by what a request says, if it does.
+func within(ctx context.Context, wait *durationpb.Duration) (context.Context, context.CancelFunc) {
+	if wait.IsValid() && wait.AsDuration() > 0 {
+		return context.WithTimeout(ctx, wait.AsDuration())
+	}
+	return ctx, func() {}
 }
 
 func noSession(machine string) error {

@@ -41,6 +41,8 @@ const (
 	EnsureFirewall Op = "ensure firewall"
 	// DeleteFirewall deletes the firewall group of a pool that is no more: Pool, Provider.
 	DeleteFirewall Op = "delete firewall"
+	// Reboot has a machine boot again: Machine, BootID, Reason, and Deadline where it is not committed yet.
+	Reboot Op = "reboot"
 	// Reap deletes an instance that no record explains: Machine, Provider, ProviderID.
 	Reap Op = "reap"
 	// Forget removes the record of a machine that is gone: Machine.
@@ -62,8 +64,10 @@ type Action struct {
 	Attempt    uint32
 	Deadline   time.Time
 	// AsHeir has Create make an heir; Heir is the heir that HandOver gives the slot to.
-	AsHeir   bool
-	Heir     string
+	AsHeir bool
+	Heir   string
+	// BootID is the boot that Reboot ends.
+	BootID   string
 	Reason   string
 	Notice   *provisionrv1.Notice
 	Firewall *provider.Firewall
@@ -116,6 +120,8 @@ func (a Action) String() string {
 		return string(a.Op) + " " + a.Pool
 	case Ensure:
 		return "ensure " + a.Network
+	case Reboot:
+		return fmt.Sprintf("reboot %s: %s", a.Machine, a.Reason)
 	case Say:
 		return fmt.Sprintf("say %s: %s", a.Event.GetReason(), a.Event.GetMessage())
 	case Move, Fail:

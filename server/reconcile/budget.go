@@ -25,6 +25,8 @@ type budget struct {
 	mute int
 	// lost machines serve nobody; stale ones serve, but cannot become what the pool wants.
 	lost, stale []candidate
+	// reboots must boot again.
+	reboots []candidate
 }
 
 type candidate struct {
@@ -69,7 +71,7 @@ func (p *planner) newBudget(pool *provisionrv1.Pool, machines []*provisionrv1.Ma
 			continue
 		}
 		phase := s.holder.GetStatus().GetPhase()
-		if phase != ready {
+		if phase != ready || s.holder.GetStatus().GetReboot() != nil {
 			b.unready++
 		}
 		switch phase {
@@ -102,7 +104,7 @@ func (b *budget) consider(p *planner, m *provisionrv1.Machine) {
 	case unreachable:
 		listing := p.Listings[m.GetSpec().GetProvider()]
 		// What a person has had join, a person must replace: nobody else can.
-		if !b.safety.repair || listing.Capabilities.Adopted {
+		if !b.safety.repair || listing.Capabilities.Adopted || p.rebooting(m) {
 			return
 		}
 		seen, known := p.Presence[id]
@@ -171,6 +173,12 @@ func (b *budget) spend(p *planner) {
 		p.say("RepairHeld", b.pool.GetMetadata().GetName(), nil, fmt.Sprintf(
 			"more machines must be replaced than max_unavailable (%d) allows at once: the others wait", b.safety.maxUnavailable))
 	}
+	b.replaceStale(p)
+	b.reboot(p)
+}
+
+// replaceStale takes stale machines away as long as the budget lasts.
+func (b *budget) replaceStale(p *planner) {
 	for _, c := range b.stale {
 		if b.unready >= b.safety.maxUnavailable || b.replacing >= b.safety.maxUnavailable {
 			return

@@ -24,7 +24,7 @@ type disturbance struct {
 // TestConverges disturbs a world at random; once the disturbances end, it becomes what was asked for last.
 func TestConverges(t *testing.T) {
 	kinds := []string{"scale", "kill", "remove instance", "delete machine", "crash", "lose responses", "no provider", "hardware", "notice", "duplicate",
-		"no capacity", "surge", "depose"}
+		"no capacity", "surge", "depose", "new kernel"}
 	rapid.Check(t, func(rt *rapid.T) {
 		var happens []disturbance
 		for range rapid.IntRange(1, 8).Draw(rt, "disturbances") {
@@ -49,6 +49,7 @@ func disturbed(t *testing.T, happens []disturbance) {
 		apply := func() {
 			w.Pool("web", size, func(s *provisionrv1.PoolSpec) {
 				s.Hardware, s.Safety.MaxSurge = &provisionrv1.Hardware{Cpus: cpus}, &surge
+				s.OsPolicy = &provisionrv1.OsPolicy{Reboot: "coordinated"}
 			})
 		}
 		apply()
@@ -93,6 +94,10 @@ func disturbed(t *testing.T, happens []disturbance) {
 				w.cloud.Duplicate(reconciletest.ClusterID, victim)
 			case "no capacity":
 				w.cloud.SetCapacity("sim-a", "", d.index)
+			case "new kernel":
+				w.SetReboots(reconciletest.Reboots{Takes: time.Duration(d.index) * 10 * time.Second, Required: func(_ string, boots int) string {
+					return []string{"a new kernel", ""}[min(boots, 1)]
+				}})
 			case "surge":
 				surge = uint32(d.index % 3)
 				apply()

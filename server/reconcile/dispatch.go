@@ -138,6 +138,8 @@ func (t *term) settle(r result) {
 		t.ensured[a.Network] = r.generation
 	case a.Op == Terminate:
 		t.terminated[a.Machine] = r.at
+	case a.Op == Reboot:
+		t.asked[a.Machine] = r.at
 	case a.Op == Prune:
 		t.pruned[a.Machine] = r.at
 	case a.Op == EnsureFirewall:

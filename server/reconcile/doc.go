@@ -16,6 +16,8 @@
 //   - An error, a partial list or an unreachable owner is unknown, and nothing is done about what is unknown.
 //   - What repair and rollout take away together stays within the pool's max_unavailable, what is launched beyond its size
 //     within max_surge; machines whose end is announced get an heir at any rate, one at a time at least.
+//   - A reboot is committed before the agent is asked for it, and asked for until the deadline; no boot is ended twice, one
+//     machine of a pool boots at a time, and one that does not is degraded and not asked again.
 //   - A pool's firewall group is right before its first machine is launched, and outlives its last one.
 //   - Leadership is verified before every call that changes something at a provider, and every call is bounded by a
 //     deadline that began before that verification: no call of a deposed leader acts later than [LaunchTimeout] after

@@ -43,6 +43,8 @@ func (c caller) execute(ctx context.Context, a Action) result {
 		return c.launch(ctx, a)
 	case Ensure:
 		return c.ensure(ctx, a)
+	case Reboot:
+		return c.reboot(ctx, a)
 	case Terminate, Reap:
 		return result{err: c.terminate(ctx, a)}
 	case Prune:

@@ -51,6 +51,8 @@ type Config struct {
 	Providers  Providers
 	Sessions   Sessions
 	Tokens     Tokens
+	// Agents asks machines to boot again. Default: none is asked.
+	Agents Agents
 	// Seed returns what the user-data of machines in a network (nil if none) needs, without secrets. Required.
 	Seed func(s *state.Snapshot, network *provisionrv1.Network) (*provisionrv1.Seed, error)
 	// DesiredHash returns the hexadecimal hash of the desired state that a machine's agent would be given now. Required.

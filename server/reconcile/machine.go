@@ -54,8 +54,10 @@ func (p *planner) machine(b *budget, m *provisionrv1.Machine) {
 	case launching:
 		p.launch(b, m)
 	case booting, joining, converging:
+		p.askReboot(m)
 		p.comingUp(b, m)
 	case ready, degraded:
+		p.askReboot(m)
 		p.serving(b, m)
 	case unreachable:
 		p.silent(b, m)
@@ -207,6 +209,9 @@ func (p *planner) serving(b *budget, m *provisionrv1.Machine) {
 		return
 	}
 	v, why := p.judge(b.pool, m)
+	if late := p.overdue(m); late != "" {
+		v, why = refuted, late
+	}
 	switch phase := m.GetStatus().GetPhase(); {
 	case phase == ready && v == refuted:
 		p.move(m, degraded, why, time.Time{})
@@ -214,6 +219,7 @@ func (p *planner) serving(b *budget, m *provisionrv1.Machine) {
 		p.move(m, ready, "every assumption is proven again", time.Time{})
 	default:
 		b.consider(p, m)
+		b.considerReboot(p, m)
 	}
 }
 

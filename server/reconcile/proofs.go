@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -28,7 +29,7 @@ type opinion struct{ observer, bad string }
 func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdict, string) {
 	id := m.GetMetadata().GetName()
 	allowed := pool.GetSpec().GetVerify().GetUnprovable()
-	own, wrong := 0, ""
+	own, wrong, missing := 0, "", asked(pool.GetSpec())
 	// A machine has few observers, and there are many machines: a short list is quicker than a map.
 	peers := p.opinions[:0]
 	for proof := range p.Snapshot.Proofs(id) {
@@ -47,6 +48,7 @@ func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdi
 			}
 		default:
 			own++
+			missing.remove(proof.GetAssumption())
 		}
 	}
 	p.opinions = peers
@@ -55,6 +57,8 @@ func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdi
 		return refuted, wrong
 	case own == 0:
 		return waiting, "nothing is proven yet"
+	case missing.any():
+		return waiting, missing.first() + " is not proven yet"
 	}
 	bad := ""
 	slices.SortFunc(peers, func(a, b opinion) int { return cmp.Compare(a.observer, b.observer) })
@@ -79,6 +83,57 @@ func (p *planner) judge(pool *provisionrv1.Pool, m *provisionrv1.Machine) (verdi
 		return refuted, bad
 	}
 	return waiting, "no peer has proven it yet"
+}
+
+// extras are the assumptions that a machine only proves about itself where its pool asks for them, beside those that every
+// machine of every version proves. An agent that does not know one would leave it out, and must not be taken for ready.
+var extras = [...]string{
+	"repositories", "downloads", "sysctl", "modules", "timezone", "locale", "swap", "filesystems", "network", "vpn", "ospolicy", "firewall.egress",
+	"hadoop.fqdn", "hadoop.address", "hadoop.ptr", "hadoop.getent", "hadoop.loopback", "hadoop.clock",
+}
+
+// extraSet has a bit for each of extras: pools are judged by the thousand.
+type extraSet uint32
+
+func (e *extraSet) add(wanted bool, names ...string) {
+	for _, name := range names {
+		if at := slices.Index(extras[:], name); wanted && at >= 0 {
+			*e |= 1 << at
+		}
+	}
+}
+
+func (e *extraSet) remove(name string) {
+	if *e != 0 {
+		if at := slices.Index(extras[:], name); at >= 0 {
+			*e &^= 1 << at
+		}
+	}
+}
+
+func (e extraSet) any() bool { return e != 0 }
+
+func (e extraSet) first() string { return extras[bits.TrailingZeros32(uint32(e))] }
+
+// asked returns what the pool asks of its machines to prove beside what all do.
+func asked(spec *provisionrv1.PoolSpec) extraSet {
+	var e extraSet
+	n, o := spec.GetNetworking(), spec.GetOsPolicy()
+	e.add(len(spec.GetRepositories()) > 0, "repositories")
+	e.add(len(spec.GetDownloads()) > 0, "downloads")
+	e.add(len(spec.GetSysctl()) > 0, "sysctl")
+	e.add(len(spec.GetModules()) > 0, "modules")
+	e.add(spec.GetTimezone() != "", "timezone")
+	e.add(spec.GetLocale() != "", "locale")
+	e.add(spec.GetSwap() != nil, "swap")
+	e.add(len(spec.GetFilesystems()) > 0, "filesystems")
+	e.add(n.GetMtu() > 0 || len(n.GetAddresses())+len(n.GetRoutes()) > 0, "network")
+	e.add(spec.GetVpn() != nil, "vpn")
+	e.add(o.GetUnattendedUpgrades() != "" || o.GetSelinux() != "" || o.GetApparmor() != "", "ospolicy")
+	e.add(len(spec.GetFirewall().GetEgress()) > 0 && !spec.GetFirewall().GetDisabled(), "firewall.egress")
+	e.add(slices.Contains(spec.GetVerify().GetProfiles(), "hadoop"),
+		"hadoop.fqdn", "hadoop.address", "hadoop.ptr", "hadoop.getent", "hadoop.loopback", "hadoop.clock")
+	return e
 }
 
 // objection says what speaks against the proof; it is empty for a proof that holds.

@@ -45,6 +45,7 @@ type term struct {
 	pruned      map[string]time.Time
 	firewalls   map[string]EnsuredFirewall
 	terminated  map[string]time.Time
+	asked       map[string]time.Time
 	downSince   map[string]time.Time
 	unexplained map[string]time.Time
 	// pendingEvents are to be recorded with the next plan.
@@ -86,7 +87,7 @@ func newTerm(l *Loop) *term {
 		retries: map[string]retry{}, said: map[string]time.Time{}, presence: map[string]Presence{}, ensured: map[string]uint64{},
 		launchEnded: map[string]time.Time{}, terminated: map[string]time.Time{}, refused: map[string]uint32{},
 		pruned: map[string]time.Time{}, firewalls: map[string]EnsuredFirewall{}, market: newMarket(),
-		downSince: map[string]time.Time{}, unexplained: map[string]time.Time{},
+		asked: map[string]time.Time{}, downSince: map[string]time.Time{}, unexplained: map[string]time.Time{},
 	}
 }
 
@@ -169,6 +170,7 @@ func (t *term) view(s *state.Snapshot) View {
 		Snapshot: s, Listings: listings, Presence: t.presence, Ensured: t.ensured, DownSince: t.downSince,
 		Unexplained: t.unexplained, LaunchEnded: t.launchEnded, Terminated: t.terminated, OrphanGrace: t.OrphanGrace,
 		Refused: t.refused, Pruned: t.pruned, Unauthorized: unauthorized, Firewalls: t.firewalls, Groups: groups,
+		Asked:       t.asked,
 		LaunchAhead: 4 * t.Concurrency,
 		DesiredHash: func(id string) string { return t.DesiredHash(s, id) },
 	}
@@ -199,6 +201,7 @@ func (t *term) observe(s *state.Snapshot, now time.Time) {
 	deleteIf(t.launchEnded, forget)
 	deleteIf(t.terminated, forget)
 	deleteIf(t.refused, forget)
+	deleteIf(t.asked, func(id string) bool { return s.Machine(id).GetStatus().GetReboot() == nil })
 	deleteIf(t.pruned, forget)
 	t.market.keep(func(pool string) bool { return s.Pool(pool) != nil })
 	deleteIf(t.downSince, forget)

@@ -37,6 +37,8 @@ type View struct {
 	Groups map[string]Groups
 	// Terminated says when this leader's last successful Terminate returned, by machine id.
 	Terminated map[string]time.Time
+	// Asked says when this leader last asked a machine to boot again.
+	Asked map[string]time.Time
 	// DesiredHash returns the hash of the desired state that a machine's agent would be given now.
 	DesiredHash func(machineID string) string
 	// LaunchAhead is how many machines of a provider may wait for their launch call. Zero means DefaultLaunchAhead.

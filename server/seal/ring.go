@@ -48,6 +48,9 @@ func newKey(version uint64) dataKey {
 // Version is that of the newest key.
 func (r *Ring) Version() uint64 { return r.keys[0].version }
 
+// Oldest is the version of the oldest key: nothing that was sealed with one before it can be opened.
+func (r *Ring) Oldest() uint64 { return r.keys[len(r.keys)-1].version }
+
 // Rotated returns a ring with a fresh key before all others. A ring of eight keys is full: errs.Exhausted.
 func (r *Ring) Rotated() (*Ring, error) {
 	if len(r.keys) == maxKeys {

@@ -46,6 +46,8 @@ type log struct {
 	// refuse, where set, fails every command of a report.
 	refuse error
 	syncs  int
+	// facts counts the reports with facts.
+	facts int
 }
 
 func (l *log) Do(_ context.Context, who *provisionrv1.Caller, id string, c *raftlogv1.Command) (*provisionrv1.Version, error) {
@@ -53,6 +55,9 @@ func (l *log) Do(_ context.Context, who *provisionrv1.Caller, id string, c *raft
 	defer l.mu.Unlock()
 	if l.refuse != nil && c.GetReportMachine() != nil {
 		return nil, l.refuse
+	}
+	if c.GetReportMachine().GetFacts() != nil {
+		l.facts++
 	}
 	l.index++
 	entry, err := proto.Marshal(&raftlogv1.Entry{Requests: []*raftlogv1.Request{{Id: id, Time: timestamppb.Now(), Caller: who, FeatureLevel: 1, Command: c}}})
@@ -291,11 +296,13 @@ func (m *member) dial(t testing.TB, cert *tls.Certificate, from string) agentv1.
 
 // agent is a machine's side of a session.
 type agent struct {
-	t      testing.TB
-	id     string
-	key    *ecdsa.PrivateKey
-	cert   *tls.Certificate
-	stream agentv1.AgentService_SessionClient
+	t    testing.TB
+	id   string
+	key  *ecdsa.PrivateKey
+	cert *tls.Certificate
+	// program is the hash of its program.
+	program []byte
+	stream  agentv1.AgentService_SessionClient
 }
 
 // join joins a machine with a new key.
@@ -336,7 +343,7 @@ func (a *agent) connect(m *member, from, boot string, have ...[]byte) (*agentv1.
 		return nil, errs.FromRPC(err)
 	}
 	a.stream = stream
-	a.say(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Hello{Hello: &agentv1.Hello{AgentVersion: "1.0", BootId: boot, Have: have}}})
+	a.say(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Hello{Hello: &agentv1.Hello{AgentVersion: "1.0", BootId: boot, Have: have, Program: a.program}}})
 	first, err := stream.Recv()
 	if err != nil {
 		return nil, errs.FromRPC(err)

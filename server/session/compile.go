@@ -18,7 +18,9 @@ import (
 
 // Compiled is the desired state of one machine. It is immutable; bodies are shared between machines.
 type Compiled struct {
-	// Desired is what the agent is told first. Its components are sorted by name.
+	// Desired is what the agent is told first. Its components are sorted by name. Its hash leaves out the programs that this
+	// member has for the machine, beside readiness: members of different builds have different ones, and would otherwise
+	// disagree about whether a machine is as desired.
 	Desired *agentv1.Desired
 	parts   []part
 	// revision hashes all components, also those that Desired.Hash leaves out.
@@ -29,6 +31,8 @@ type Compiled struct {
 type part struct {
 	ref  *agentv1.ComponentRef
 	body []byte
+	// asked is the hash of what the component asks of the machine, where that is not all of it.
+	asked []byte
 }
 
 // Hash returns the hash of the desired state in lower case hexadecimal, as agents' reports are recorded.
@@ -44,9 +48,18 @@ func (c *Compiled) Body(hash []byte) ([]byte, bool) {
 	return nil, false
 }
 
+// Components returns all components with their bodies, in order of name.
+func (c *Compiled) Components() []*agentv1.Component {
+	out := make([]*agentv1.Component, 0, len(c.parts))
+	for _, p := range c.parts {
+		out = append(out, &agentv1.Component{Hash: p.ref.Hash, Body: p.body})
+	}
+	return out
+}
+
 // Compile compiles the desired state of a machine. It has kind NotFound where the machine or its pool does not exist.
 func Compile(s *state.Snapshot, machineID string) (*Compiled, error) {
-	return newView(s, nil).compile(machineID)
+	return new(Compiler).Compile(s, machineID)
 }
 
 // DesiredHash returns [Compiled.Hash] of a machine, or "" where it has no desired state.
@@ -60,34 +73,31 @@ func DesiredHash(s *state.Snapshot, machineID string) string {
 
 // view compiles machines of one snapshot and remembers what they share.
 type view struct {
-	s *state.Snapshot
+	s        *state.Snapshot
+	programs map[string][]byte
+	// proposed stands for the pool of its name; nil outside of previews.
+	proposed *provisionrv1.Pool
 	// pools are encoded pool components; those of the view before are taken over where nothing changed.
 	pools, before map[poolKey]pooled
-	// members are the encoded chunks of each pool.
+	// members are the encoded chunks of each pool, vpns the encoded nodes that each pool sees.
 	members map[string][]part
-	// origins are the zones that the cluster answers for; servers the DNS servers by network.
-	origins []string
-	servers map[string][]string
-}
-
-// poolKey identifies all that a pool component is made from.
-type poolKey struct {
-	uid, name       string
-	generation      uint64
-	network         string
-	networkRevision uint64
-}
-
-// pooled is an encoded pool component and the pools whose members go with it.
-type pooled struct {
-	part    part
-	members []string
+	vpns    map[string]part
+	// nodes are the members of each Vpn, roles the pools of each role; nil before they are asked for.
+	nodes map[string]*vpnNodes
+	roles map[string][]string
+	// origins are the zones that the cluster answers for; servers and ranges those of DNS servers and of all servers by
+	// network; authorities the keys that sign SSH certificates.
+	origins     []string
+	servers     map[string][]string
+	ranges      map[string][]string
+	authorities []string
 }
 
 // newView makes a view. The view before lends what is still valid; it may be nil.
 func newView(s *state.Snapshot, before *view) *view {
 	v := &view{
-		s: s, pools: map[poolKey]pooled{}, members: map[string][]part{}, servers: map[string][]string{}, origins: dnszone.Origins(s),
+		s: s, pools: map[poolKey]pooled{}, members: map[string][]part{}, vpns: map[string]part{}, nodes: map[string]*vpnNodes{},
+		servers: map[string][]string{}, ranges: map[string][]string{}, origins: dnszone.Origins(s), authorities: sshAuthorities(s),
 	}
 	if before != nil {
 		v.before, before.before = before.pools, nil
@@ -95,12 +105,20 @@ func newView(s *state.Snapshot, before *view) *view {
 	return v
 }
 
+// poolOf returns a pool as it is to be.
+func (v *view) poolOf(name string) *provisionrv1.Pool {
+	if v.proposed.GetMetadata().GetName() == name && v.proposed != nil {
+		return v.proposed
+	}
+	return v.s.Pool(name)
+}
+
 func (v *view) compile(machineID string) (*Compiled, error) {
 	m := v.s.Machine(machineID)
 	if m == nil {
 		return nil, errs.New(errs.NotFound, "cannot compile the desired state of machine %q: it does not exist", machineID)
 	}
-	pool := v.s.Pool(m.GetSpec().GetPool())
+	pool := v.poolOf(m.GetSpec().GetPool())
 	if pool == nil {
 		return nil, errs.New(errs.NotFound, "cannot compile the desired state of %s: its pool %s does not exist", m.GetSpec().GetSlot(), m.GetSpec().GetPool())
 	}
@@ -108,7 +126,7 @@ func (v *view) compile(machineID string) (*Compiled, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := encode("machine", v.machine(m, pool))
+	own, err := v.own(m, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +138,27 @@ func (v *view) compile(machineID string) (*Compiled, error) {
 		}
 		parts = append(parts, chunks...)
 	}
+	if v.s.Vpn(pool.GetSpec().GetVpn().GetName()) != nil {
+		nodes, err := v.vpn(pool)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, nodes)
+	}
 	return assemble(parts, pool.GetMetadata().GetGeneration()), nil
+}
+
+// own encodes the machine's own component.
+func (v *view) own(m *provisionrv1.Machine, pool *provisionrv1.Pool) (part, error) {
+	component := v.machine(m, pool)
+	own, err := encode("machine", component)
+	if err != nil || len(v.programs) == 0 {
+		return own, err
+	}
+	component.Programs = v.programs
+	whole, err := encode("machine", component)
+	whole.asked = own.ref.GetHash()
+	return whole, err
 }
 
 // assemble hashes components: each name, a zero octet and the component's hash, in order of name. Readiness is left out of
@@ -128,17 +166,25 @@ func (v *view) compile(machineID string) (*Compiled, error) {
 func assemble(parts []part, generation uint64) *Compiled {
 	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.ref.Name, b.ref.Name) })
 	d := &agentv1.Desired{PoolGeneration: generation}
-	var wanted, all []byte
+	wanted, all := sha256.New(), sha256.New()
 	for _, p := range parts {
-		line := append(append([]byte(p.ref.Name), 0), p.ref.Hash...)
-		if all = append(all, line...); !strings.HasPrefix(p.ref.Name, readyPrefix) {
-			wanted = append(wanted, line...)
+		name := append([]byte(p.ref.Name), 0)
+		all.Write(name)
+		all.Write(p.ref.Hash)
+		if !strings.HasPrefix(p.ref.Name, readyPrefix) {
+			asked := p.asked
+			if asked == nil {
+				asked = p.ref.Hash
+			}
+			wanted.Write(name)
+			wanted.Write(asked)
 		}
 		d.Components = append(d.Components, p.ref)
 	}
-	hash := sha256.Sum256(wanted)
-	d.Hash = hash[:]
-	return &Compiled{Desired: d, parts: parts, revision: sha256.Sum256(all)}
+	d.Hash = wanted.Sum(nil)
+	c := &Compiled{Desired: d, parts: parts}
+	all.Sum(c.revision[:0])
+	return c
 }
 
 func encode(name string, m proto.Message) (part, error) {
@@ -148,55 +194,4 @@ func encode(name string, m proto.Message) (part, error) {
 	}
 	hash := sha256.Sum256(body)
 	return part{ref: &agentv1.ComponentRef{Name: name, Hash: hash[:]}, body: body}, nil
-}
-
-func (v *view) machine(m *provisionrv1.Machine, pool *provisionrv1.Pool) *agentv1.MachineComponent {
-	spec := m.GetSpec()
-	network := v.s.Network(spec.GetNetwork())
-	c := &agentv1.MachineComponent{
-		MachineId: m.GetMetadata().GetName(), Name: spec.GetSlot(), Fqdn: spec.GetFqdn(), Index: spec.GetIndex(), Pool: spec.GetPool(),
-		Cidr:       network.GetSpec().GetCidr(),
-		NtpServers: pool.GetSpec().GetNtp().GetServers(),
-		HttpProxy:  network.GetSpec().GetHttpProxy(),
-		DnsServers: v.dnsServers(spec.GetNetwork()),
-		Zones:      v.origins,
-		Os:         &agentv1.OperatingSystem{Distribution: spec.GetOs().GetDistribution(), Release: spec.GetOs().GetRelease()},
-	}
-	_, c.Domain, _ = strings.Cut(c.Fqdn, ".")
-	if len(c.NtpServers) == 0 {
-		c.NtpServers = network.GetSpec().GetNtpServers()
-	}
-	if addrs := dnszone.Addresses(v.s, m); len(addrs) > 0 {
-		c.Address = addrs[0].String()
-	}
-	return c
-}
-
-func (v *view) pool(p *provisionrv1.Pool, networkName string) (pooled, error) {
-	network := v.s.Network(networkName)
-	key := poolKey{
-		uid: p.GetMetadata().GetUid(), name: p.GetMetadata().GetName(), generation: p.GetMetadata().GetGeneration(),
-		network: networkName, networkRevision: network.GetMetadata().GetGeneration(),
-	}
-	if known, ok := v.pools[key]; ok {
-		return known, nil
-	}
-	known, ok := v.before[key]
-	if !ok {
-		component, err := poolComponent(p, network.GetSpec().GetCidr())
-		if err != nil {
-			return pooled{}, errs.New(errs.KindOf(err), "cannot compile pool %s: %w", key.name, err)
-		}
-		if known.part, err = encode("pool", component); err != nil {
-			return pooled{}, err
-		}
-		known.members = []string{key.name}
-		for _, rule := range component.GetFirewall().GetRules() {
-			known.members = append(known.members, rule.Pools...)
-		}
-		slices.Sort(known.members)
-		known.members = slices.Compact(known.members)
-	}
-	v.pools[key] = known
-	return known, nil
 }

@@ -88,11 +88,12 @@ func TestCompile(t *testing.T) {
 	}
 	wantMachine := parse(t, `machine_id: "m-web-2" name: "web-2" fqdn: "web-2.p.internal" index: 2 pool: "web" domain: "p.internal"
 		address: "10.88.0.2" cidr: "10.88.0.0/24" ntp_servers: "10.88.0.1" dns_servers: "10.88.0.1:5353" http_proxy: "http://10.88.0.1:3142"
-		zones: "0.88.10.in-addr.arpa" zones: "p.internal" os { distribution: "debian" release: "12" }`, &agentv1.MachineComponent{})
+		zones: "0.88.10.in-addr.arpa" zones: "p.internal" os { distribution: "debian" release: "12" }
+		shared_kernel: true server_ranges: "10.88.0.1/32" server_ranges: "192.0.2.1/32"`, &agentv1.MachineComponent{})
 	if diff := cmp.Diff(wantMachine, decode(t, c, "machine", &agentv1.MachineComponent{}), protocmp.Transform()); diff != "" {
 		t.Errorf("machine (-want +got):\n%s", diff)
 	}
-	wantPool := parse(t, `name: "web" aliases: "www" variables { key: "a" value: "b" } max_clock_offset { seconds: 1 }
+	wantPool := parse(t, `name: "web" aliases: "www" variables { key: "a" value: "b" } max_clock_offset { seconds: 1 } ssh { certificates: true }
 		packages { name: "nginx" version: "1.22" } packages { name: "telnet" absent: true }
 		files { path: "/etc/motd" content: "hello" mode: 420 owner: "root" group: "root" }
 		files { path: "/etc/t" template: "{{ .Machine.Name }}" mode: 384 owner: "www-data" group: "root" }

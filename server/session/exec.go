@@ -13,17 +13,19 @@ import (
 )
 
 const (
-	// maxExchanges is how many commands and verifications may be in progress on one machine.
+	// maxExchanges is how many commands, verifications and questions may be in progress on one machine.
 	maxExchanges = 32
 	// maxOutput is how many messages of output wait for a slow reader, for at most slowReader; then the command is cut off.
 	maxOutput  = 64
 	slowReader = 5 * time.Second
 )
 
-// exchange is a command or verification in progress.
+// exchange is a command, verification or question in progress.
 type exchange struct {
 	// output gets a command's output, or nil once for a verification that is done.
 	output chan *agentv1.ExecOutput
+	// answer gets the answer to a question.
+	answer chan *agentv1.Answer
 	// over is closed when nobody waits any more; ended when the session is over.
 	over, ended chan struct{}
 }
@@ -114,10 +116,13 @@ func (s *session) begin() (id string, x *exchange, err error) {
 		return "", nil, errs.New(errs.Unavailable, "the session of %s has ended", s.slot)
 	}
 	if len(s.waiting) >= maxExchanges {
-		return "", nil, errs.New(errs.Exhausted, "%d commands run on %s already", maxExchanges, s.slot)
+		return "", nil, errs.New(errs.Exhausted, "%d commands and questions wait for %s already", maxExchanges, s.slot)
 	}
 	id = rand.Text()
-	x = &exchange{output: make(chan *agentv1.ExecOutput, maxOutput), over: make(chan struct{}), ended: make(chan struct{})}
+	x = &exchange{
+		output: make(chan *agentv1.ExecOutput, maxOutput), answer: make(chan *agentv1.Answer, 1),
+		over: make(chan struct{}), ended: make(chan struct{}),
+	}
 	s.waiting[id] = x
 	return id, x, nil
 }

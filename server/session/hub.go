@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -46,6 +48,34 @@ type Authority interface {
 	RootsPEM() []byte
 }
 
+// Peers reaches agents at any member.
+type Peers interface {
+	// Connected returns the machines with a session.
+	Connected() (machines map[string]bool, complete bool)
+	// Ask asks one of them.
+	Ask(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error)
+}
+
+// Secrets opens the values of secrets.
+type Secrets interface {
+	OpenSecret(s *provisionrv1.Secret) ([]byte, error)
+}
+
+// HostSigner certifies SSH host keys.
+type HostSigner interface {
+	// SignHost certifies a public key in the form of authorized_keys(5); the certificate is in the form of the files named
+	// ...-cert.pub. What is no public key has kind Invalid.
+	SignHost(publicKey []byte, principals []string, ttl time.Duration) ([]byte, error)
+}
+
+// Programs are what agents and their machines can be given to run.
+type Programs interface {
+	// Program returns the content with a hash.
+	Program(sha256 []byte) (content io.ReaderAt, size int64, ok bool)
+	// Helpers returns the hashes of what machines may need beside the agent, by NAME/GOARCH as wireguard/amd64.
+	Helpers() map[string][]byte
+}
+
 // Config of a Hub.
 type Config struct {
 	// Member is this member's name, Cluster the cluster's id. Required.
@@ -56,6 +86,14 @@ type Config struct {
 	Tokens    Tokens
 	Authority Authority
 	Logger    *slog.Logger
+	// Peers reaches the agents of other members too, to look at machines. Default: the agents of this one.
+	Peers Peers
+	// Secrets, HostSigner and Programs answer the calls of agents about them. Default: each is unsupported.
+	Secrets    Secrets
+	HostSigner HostSigner
+	Programs   Programs
+	// Dial opens a TCP connection to a machine, to see whether it can be reached. Default: a net.Dialer's.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// PushInterval is the least time between two passes over all sessions after changes of the state. Zero means 100 ms.
 	PushInterval time.Duration
 	// ReportInterval is how long reports are gathered before they are committed. Zero means 50 ms.
@@ -80,6 +118,8 @@ type Hub struct {
 	fresh    chan struct{}
 	compiler Compiler
 	reports  reports
+	// confirms and fetches are the places of calls of agents that take long.
+	confirms, fetches *places
 }
 
 var _ agentv1.AgentServiceServer = (*Hub)(nil)
@@ -96,13 +136,24 @@ func New(cfg Config) (*Hub, error) {
 			*value = standard
 		}
 	}
-	return &Hub{
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	h := &Hub{
 		cfg: cfg,
 		// A member that restarted must not repeat revisions that others remember.
 		revision: uint64(time.Now().UnixNano()),
 		sessions: map[string]*session{}, displaced: map[string]origin{}, changed: make(chan struct{}),
 		fresh: make(chan struct{}, 1), reports: reports{pending: map[string]*report{}, wake: make(chan struct{}, 1)},
-	}, nil
+		confirms: newPlaces(maxConfirms), fetches: newPlaces(maxFetches),
+	}
+	if h.cfg.Programs != nil {
+		h.compiler.Programs = h.cfg.Programs.Helpers()
+	}
+	if h.cfg.Peers == nil {
+		h.cfg.Peers = ownPeers{h}
+	}
+	return h, nil
 }
 
 // Register adds the hub's service to a server made with [ServerOptions].

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
@@ -17,4 +18,9 @@ func (h *Hub) LocalExec(ctx context.Context, machineID, slot string, req *provis
 // LocalVerify is [Hub.Verify], for the other members.
 func (h *Hub) LocalVerify(ctx context.Context, machineID string) error {
 	return h.Verify(ctx, machineID)
+}
+
+// LocalAsk is [Hub.Ask], for the other members.
+func (h *Hub) LocalAsk(ctx context.Context, machineID string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	return h.Ask(ctx, machineID, ask)
 }

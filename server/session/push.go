@@ -39,7 +39,8 @@ func (h *Hub) push(ctx context.Context) {
 
 func (h *Hub) watch() <-chan struct{} {
 	return h.cfg.State.Watch(state.TablePools, state.TableMachines, state.TableSlots, state.TableClaims, state.TableZones,
-		state.TableNetworks, state.TableMembers, state.TableAuthorities, state.TableCluster)
+		state.TableNetworks, state.TableMembers, state.TableAuthorities, state.TableCluster,
+		state.TableVpns, state.TableVpnPeers, state.TableSecrets)
 }
 
 // pass offers sessions what their machines should be: to all of them, or only to those that have not been told yet.

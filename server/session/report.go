@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -23,6 +24,8 @@ const (
 	maxCommits = 64
 	// maxText bounds an event's text, in octets.
 	maxText = 1024
+	// maxFact bounds a text among the facts, in octets.
+	maxFact = 255
 )
 
 // retryReports is how long to wait after reports could not be committed.
@@ -44,7 +47,12 @@ type report struct {
 	proofs   map[proofKey]*provisionrv1.Proof
 	events   []*provisionrv1.Event
 	dropped  int
+	// facts are the newest that the agent has told in its session, or nil.
+	facts *provisionrv1.Facts
 }
+
+// factsLevel is the feature level from which on facts are kept.
+const factsLevel = 3
 
 type proofKey struct{ machine, assumption string }
 
@@ -59,6 +67,10 @@ func (r *reports) add(s *session, in *agentv1.Report) {
 			fresh.addEvent(e)
 		}
 	}
+	if in.GetFacts() != nil {
+		s.facts = factsOf(in.GetFacts())
+	}
+	fresh.facts = s.facts
 	r.mu.Lock()
 	if old := r.pending[s.machine]; old != nil {
 		fresh = merge(old, fresh)
@@ -189,6 +201,10 @@ func (h *Hub) commitReport(ctx context.Context, r *report) error {
 	for _, p := range r.proofs {
 		c.Proofs = append(c.Proofs, p)
 	}
+	if snapshot := h.cfg.State.Read(); r.facts != nil && snapshot.Cluster().GetFeatureLevel() >= factsLevel &&
+		!proto.Equal(r.facts, snapshot.Machine(s.machine).GetStatus().GetFacts()) {
+		c.Facts = r.facts
+	}
 	if r.dropped > 0 {
 		h.cfg.Logger.Warn("part of an agent's report dropped", "machine", s.machine, "dropped", r.dropped)
 		r.dropped = 0
@@ -210,6 +226,7 @@ func statusOf(s *session, in *agentv1.Report) *provisionrv1.AgentStatus {
 	status := &provisionrv1.AgentStatus{
 		Version: s.version, BootId: s.boot, DesiredHash: hex.EncodeToString(in.GetDesiredHash()), PoolGeneration: in.GetPoolGeneration(),
 		Converged: in.GetConverged(), Message: in.GetMessage(), Reported: timestamppb.Now(),
+		Program: s.program,
 	}
 	if in.GetAgentVersion() != "" {
 		status.Version = in.GetAgentVersion()
@@ -225,6 +242,22 @@ func proofOf(p *agentv1.Proof, desiredHash string) *provisionrv1.Proof {
 	}
 }
 
+// factsOf maps facts, each within bounds.
+func factsOf(f *agentv1.Facts) *provisionrv1.Facts {
+	facts := &provisionrv1.Facts{
+		OsRelease: cut(f.GetOsRelease(), maxFact), Kernel: cut(f.GetKernel(), maxFact), Architecture: cut(f.GetArchitecture(), maxFact),
+		VpnPublicKey: cut(f.GetVpnPublicKey(), maxFact), RebootRequired: cut(f.GetRebootRequired(), maxFact),
+		Cpus: f.GetCpus(), MemoryMib: f.GetMemoryMib(),
+	}
+	for _, key := range f.GetSshHostKeys()[:min(len(f.GetSshHostKeys()), maxHostKeys)] {
+		// Half a key is none.
+		if len(key) <= maxKey {
+			facts.SshHostKeys = append(facts.SshHostKeys, cut(key, maxKey))
+		}
+	}
+	return facts
+}
+
 // eventOf makes an event of a change that a person should know of: an error, or a repair of what had been right.
 func eventOf(s *session, c *agentv1.ResourceChange) *provisionrv1.Event {
 	e := &provisionrv1.Event{Time: c.GetAt(), Machine: s.machine, Slot: s.slot}
@@ -232,6 +265,9 @@ func eventOf(s *session, c *agentv1.ResourceChange) *provisionrv1.Event {
 	case c.GetError() != "":
 		e.Reason, e.Warning = "ResourceFailed", true
 		e.Message = fmt.Sprintf("%s cannot be brought to its desired state: %s", c.GetResource(), c.GetError())
+	case c.GetAudit():
+		e.Reason, e.Warning = "AuditDifference", true
+		e.Message = fmt.Sprintf("%s is not as it should be, and was left as it is: %s", c.GetResource(), c.GetDiff())
 	case c.GetDrift():
 		e.Reason = "DriftRepaired"
 		e.Message = fmt.Sprintf("%s had drifted and was repaired: %s", c.GetResource(), c.GetDiff())

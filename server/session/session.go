@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
+	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 )
 
@@ -25,14 +28,18 @@ const maxBoot = 128
 type session struct {
 	machine, slot, network string
 	boot, address, version string
-	began                  time.Time
+	// program is the hash of the agent's program in hexadecimal, or empty.
+	program string
+	began   time.Time
 	// last is when the agent was heard last, in nanoseconds since 1970.
 	last atomic.Int64
 	end  context.CancelCauseFunc
 	out  outbox
+	// facts are the newest that the agent told; only the goroutine that receives touches them.
+	facts *provisionrv1.Facts
 
 	mu sync.Mutex
-	// waiting are the commands and verifications in progress, by id.
+	// waiting are the commands, verifications and questions in progress, by id.
 	waiting map[string]*exchange
 }
 
@@ -80,6 +87,7 @@ func (h *Hub) open(ctx context.Context, stream agentv1.AgentService_SessionServe
 	s := &session{
 		machine: id, slot: m.GetSpec().GetSlot(), network: m.GetSpec().GetNetwork(), began: time.Now(),
 		boot: hello.GetBootId()[:min(len(hello.GetBootId()), maxBoot)], version: hello.GetAgentVersion(),
+		program: hex.EncodeToString(hello.GetProgram()[:min(len(hello.GetProgram()), sha256.Size)]),
 		address: remote(ctx), waiting: map[string]*exchange{}, out: newOutbox(),
 	}
 	if host, _, err := net.SplitHostPort(s.address); err == nil {
@@ -179,6 +187,8 @@ func (h *Hub) receive(ctx context.Context, s *session, stream agentv1.AgentServi
 			s.deliver(ctx, kind.ExecOutput)
 		case *agentv1.AgentMessage_VerifyDone:
 			s.verified(kind.VerifyDone.GetId())
+		case *agentv1.AgentMessage_Answer:
+			s.answered(kind.Answer)
 		case *agentv1.AgentMessage_Hello:
 			return errs.New(errs.Invalid, "hello comes once")
 		}

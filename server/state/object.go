@@ -33,6 +33,12 @@ func RowOf(o *provisionrv1.Object) any {
 		return kind.Event
 	case *provisionrv1.Object_Member:
 		return kind.Member
+	case *provisionrv1.Object_Vpn:
+		return kind.Vpn
+	case *provisionrv1.Object_VpnPeer:
+		return kind.VpnPeer
+	case *provisionrv1.Object_Secret:
+		return kind.Secret
 	}
 	return nil
 }
@@ -62,6 +68,12 @@ func ObjectOf(row any) *provisionrv1.Object {
 		return &provisionrv1.Object{Kind: &provisionrv1.Object_Event{Event: row}}
 	case *provisionrv1.Member:
 		return &provisionrv1.Object{Kind: &provisionrv1.Object_Member{Member: row}}
+	case *provisionrv1.Vpn:
+		return &provisionrv1.Object{Kind: &provisionrv1.Object_Vpn{Vpn: row}}
+	case *provisionrv1.VpnPeer:
+		return &provisionrv1.Object{Kind: &provisionrv1.Object_VpnPeer{VpnPeer: row}}
+	case *provisionrv1.Secret:
+		return &provisionrv1.Object{Kind: &provisionrv1.Object_Secret{Secret: row}}
 	}
 	return nil
 }

@@ -230,6 +230,8 @@ func (s *Snapshot) objects() iter.Seq[*provisionrv1.Object] {
 		for _, next := range []func(){
 			func() { forward(s.Users(), each) }, func() { forward(s.Tokens(), each) },
 			func() { forward(s.Providers(), each) }, func() { forward(s.Networks(), each) }, func() { forward(s.Zones(), each) },
+			func() { forward(s.Vpns(), each) }, func() { forward(s.VpnPeers(), each) }, func() { forward(s.Secrets(), each) },
+			func() { forward(s.DeletedSecrets(), each) },
 			func() { forward(s.Pools(), each) }, func() { forward(s.Slots(), each) },
 			func() { forward(scan[*provisionrv1.AddressClaim](s, TableClaims, idIndex, nil), each) },
 			func() { forward(s.Machines(), each) }, func() { forward(s.Events(0), each) },

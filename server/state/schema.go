@@ -32,6 +32,9 @@ const (
 	TableCluster
 	TableAuthorities
 	TableJoinTokens
+	TableVpns
+	TableVpnPeers
+	TableSecrets
 
 	tableNames
 	tableApplied
@@ -57,7 +60,8 @@ var memTables = map[Table]string{
 	TablePools: "pools", TableMachines: "machines", TableSlots: "slots", TableClaims: "claims", TableZones: "zones",
 	TableNetworks: "networks", TableProviders: "providers", TableUsers: "users", TableTokens: "tokens",
 	TableMembers: "members", TableProofs: "proofs", TableEvents: "events", TableCluster: clusterTable,
-	TableAuthorities: "authorities", TableJoinTokens: "join_tokens", tableNames: "names", tableApplied: "applied",
+	TableAuthorities: "authorities", TableJoinTokens: "join_tokens",
+	TableVpns: "vpns", TableVpnPeers: "vpn_peers", TableSecrets: "secrets", tableNames: "names", tableApplied: "applied",
 }
 
 // NameOwner says who has a name within a zone.
@@ -127,6 +131,18 @@ func schema() *memdb.DBSchema {
 			"pool": index[*provisionrv1.Machine](func(m *provisionrv1.Machine) []byte {
 				return appendUint(key(m.GetSpec().GetPool()), uint64(m.GetSpec().GetIndex()))
 			}),
+			"vpn": index[*provisionrv1.Machine](func(m *provisionrv1.Machine) []byte {
+				if m.GetStatus().GetVpnAddress() == "" {
+					return nil
+				}
+				return claimKey(m.GetStatus().GetVpn(), m.GetStatus().GetVpnAddress())
+			}),
+			"vpn_key": index[*provisionrv1.Machine](func(m *provisionrv1.Machine) []byte {
+				if m.GetStatus().GetFacts().GetVpnPublicKey() == "" {
+					return nil
+				}
+				return key(m.GetStatus().GetFacts().GetVpnPublicKey())
+			}),
 		}),
 		table(TableSlots, index[*provisionrv1.Slot](byName[*provisionrv1.Slot]), map[string]memdb.Indexer{
 			"pool": index[*provisionrv1.Slot](func(s *provisionrv1.Slot) []byte {
@@ -167,6 +183,13 @@ func schema() *memdb.DBSchema {
 		table(TableCluster, index[*singleton](func(s *singleton) []byte { return key(s.key) }), none),
 		table(TableAuthorities, index[*raftlogv1.Authority](func(a *raftlogv1.Authority) []byte { return key(a.GetId()) }), none),
 		table(TableJoinTokens, index[*raftlogv1.JoinToken](func(t *raftlogv1.JoinToken) []byte { return key(t.GetId()) }), none),
+		table(TableVpns, index[*provisionrv1.Vpn](byName[*provisionrv1.Vpn]), none),
+		table(TableVpnPeers, index[*provisionrv1.VpnPeer](byName[*provisionrv1.VpnPeer]), map[string]memdb.Indexer{
+			"vpn": index[*provisionrv1.VpnPeer](func(p *provisionrv1.VpnPeer) []byte {
+				return claimKey(p.GetSpec().GetVpn(), p.GetAddress())
+			}),
+		}),
+		table(TableSecrets, index[*provisionrv1.Secret](byName[*provisionrv1.Secret]), none),
 		table(tableNames, index[*NameOwner](func(n *NameOwner) []byte { return key(n.Zone, n.Name) }), nil),
 		table(tableApplied, index[*raftlogv1.AppliedRequest](func(a *raftlogv1.AppliedRequest) []byte { return key(a.GetId()) }),
 			map[string]memdb.Indexer{

@@ -68,6 +68,12 @@ func tableOf(row any) (Table, bool) {
 		return TableAuthorities, true
 	case *raftlogv1.JoinToken:
 		return TableJoinTokens, true
+	case *provisionrv1.Vpn:
+		return TableVpns, true
+	case *provisionrv1.VpnPeer:
+		return TableVpnPeers, true
+	case *provisionrv1.Secret:
+		return TableSecrets, true
 	}
 	return 0, false
 }

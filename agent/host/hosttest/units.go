@@ -38,7 +38,7 @@ func (u *Units) Fail(action string, err error) {
 }
 
 // Log returns what was done, in order: "start NAME", "stop NAME", "restart NAME", "reload-or-restart NAME",
-// "enable NAME", "disable NAME", "daemon-reload".
+// "enable NAME", "disable NAME", "mask NAME", "unmask NAME", "daemon-reload".
 func (u *Units) Log() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -86,6 +86,16 @@ func (u *Units) Enable(_ context.Context, name string) error {
 // Disable implements host.Units.
 func (u *Units) Disable(_ context.Context, name string) error {
 	return u.change("disable", name, func(unit *host.Unit) { unit.File = "disabled" })
+}
+
+// Mask implements host.Units.
+func (u *Units) Mask(_ context.Context, name string) error {
+	return u.change("mask", name, func(unit *host.Unit) { unit.Load, unit.File = "masked", "masked" })
+}
+
+// Unmask implements host.Units.
+func (u *Units) Unmask(_ context.Context, name string) error {
+	return u.change("unmask", name, func(unit *host.Unit) { unit.Load, unit.File = "loaded", "disabled" })
 }
 
 // DaemonReload implements host.Units.

@@ -1,7 +1,12 @@
-// Package file keeps the pool's files: content or rendered template, mode, owner, or absence.
+// Package file keeps the pool's files: content, rendered template or the value of a secret, with mode and owner; directories,
+// symbolic links, and absence.
 //
-// A file is compared by content; package conffile says how that stays cheap and how links are treated. Templates see the
-// machine, its pool's members and the pool's variables as internal/tmpl defines them, so that a template depends on facts of
-// the desired state only and renders the same until they change. Owners are looked up in the machine's own passwd(5) and
-// group(5) at each check, because packages and users that come first may create them.
+// A file is compared by content at every check, so that a change that keeps its size and times is found as well. Templates see
+// the machine, its pool's members, the pool's variables and secrets as internal/tmpl defines them: a template depends on facts
+// of the desired state only and renders the same until they change. Values of secrets are asked for when they are first
+// needed, and no diff or error ever shows them or what stood in their place. Owners are looked up in the machine's own
+// passwd(5) and group(5) at each check, because packages and users that come first may create them.
+//
+// A directory comes before what is in it, and its parents are made with mode 0755. Nothing that is not a directory is replaced
+// by one, and no directory by anything else; an absent directory is removed only if it is empty.
 package file

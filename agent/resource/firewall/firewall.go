@@ -2,9 +2,6 @@ package firewall
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,8 +22,10 @@ const (
 	recordPath = conffile.StateDir + "/firewall.json"
 	unit       = "provisionr-firewall.service"
 	unitPath   = "/etc/systemd/system/" + unit
+	wantsPath  = "/etc/systemd/system/sysinit.target.wants/" + unit
 	nftTimeout = 30 * time.Second
 	maxRecord  = 4 << 10
+	maxRules   = 1 << 20
 )
 
 // bootUnit loads the last policy before the network comes up (systemd.special(7), network-pre.target).
@@ -50,47 +49,71 @@ WantedBy=sysinit.target
 
 // New returns the resource for the firewall.
 func New(s *desired.State, h *host.Host) []converge.Resource {
-	f := &firewall{host: h, enabled: s.Pool.GetFirewall().GetEnabled(), kernel: fingerprint}
-	if f.enabled {
-		f.rules, f.broken = render(s)
-	}
-	f.files = []conffile.File{
-		{Path: rulesPath, Content: []byte(f.rules), Mode: 0o600, Absent: !f.enabled},
-		{Path: unitPath, Content: []byte(bootUnit), Absent: !f.enabled},
-	}
-	f.seen = make([]conffile.Seen, len(f.files))
-	return []converge.Resource{f}
+	return []converge.Resource{&firewall{host: h, state: s, enabled: s.Pool.GetFirewall().GetEnabled(), kernel: look}}
 }
 
 type firewall struct {
 	host    *host.Host
+	state   *desired.State
 	enabled bool
-	rules   string
-	// broken is why there are no rules.
-	broken error
+	// rules are those of the last render, which exits went into.
+	rules  *ruleset
+	exits  exits
+	policy string
 	files  []conffile.File
 	seen   []conffile.Seen
-	// kernel returns the fingerprint of our table, "" if there is none.
-	kernel func() (string, error)
-}
-
-// record ties the table in the kernel to the rules that it was made from.
-type record struct {
-	// Rules is the SHA-256 of the rules, Kernel the fingerprint taken after they were loaded; both hexadecimal.
-	Rules  string `json:"rules"`
-	Kernel string `json:"kernel"`
+	// kernel returns our table, nil if there is none.
+	kernel func() (*loaded, error)
 }
 
 // Name implements converge.Resource.
 func (f *firewall) Name() string { return "firewall/nftables" }
 
-// After implements converge.Ordered: a package brings nft.
-func (f *firewall) After() []string { return []string{"package"} }
+// After implements converge.Ordered: a package brings nft, the resolver records the servers that egress rules let through.
+func (f *firewall) After() []string { return []string{"package", "resolver"} }
+
+// Triggers implements converge.Triggered.
+func (f *firewall) Triggers() []converge.Trigger {
+	return []converge.Trigger{
+		{Kind: converge.OnFirewall, Name: "inet/" + table},
+		{Kind: converge.OnFile, Name: rulesPath},
+		{Kind: converge.OnFile, Name: unitPath},
+	}
+}
+
+// render makes the rules anew where something went into them that is new.
+func (f *firewall) render() error {
+	var e exits
+	var err error
+	if f.enabled && len(f.state.Pool.GetFirewall().GetEgress()) > 0 {
+		if e, err = readExits(f.host); err != nil {
+			return err
+		}
+	}
+	if f.rules != nil && e.equal(f.exits) {
+		return nil
+	}
+	rules, text := &ruleset{}, ""
+	if f.enabled {
+		if rules, err = render(f.state, e); err != nil {
+			return err
+		}
+		text = rules.text(true)
+		f.policy = sum(rules.text(false))
+	}
+	f.rules, f.exits = rules, e
+	f.files = []conffile.File{
+		{Path: rulesPath, Content: []byte(text), Mode: 0o600, Absent: !f.enabled},
+		{Path: unitPath, Content: []byte(bootUnit), Absent: !f.enabled},
+	}
+	f.seen = make([]conffile.Seen, len(f.files))
+	return nil
+}
 
 // Check implements converge.Resource.
 func (f *firewall) Check(ctx context.Context) (converge.Diff, error) {
-	if f.broken != nil {
-		return converge.Diff{}, f.broken
+	if err := f.render(); err != nil {
+		return converge.Diff{}, err
 	}
 	var diffs []string
 	for i := range f.files {
@@ -100,11 +123,11 @@ func (f *firewall) Check(ctx context.Context) (converge.Diff, error) {
 		}
 		diffs = append(diffs, d)
 	}
-	d, err := f.checkKernel()
+	c, err := f.checkKernel()
 	if err != nil {
 		return converge.Diff{}, err
 	}
-	diffs = append(diffs, d)
+	diffs = append(diffs, c.diff)
 	u, err := f.host.Units.Unit(ctx, unit)
 	if err != nil {
 		return converge.Diff{}, err
@@ -122,7 +145,7 @@ func (f *firewall) checkFile(i int) (string, error) {
 	if err != nil || d == "" || file.Absent || file.Path != rulesPath {
 		return d, err
 	}
-	old, err := conffile.Read(f.host, rulesPath, 1<<20)
+	old, err := conffile.Read(f.host, rulesPath, maxRules)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -132,66 +155,62 @@ func (f *firewall) checkFile(i int) (string, error) {
 	return d, nil
 }
 
-// checkKernel compares the table in the kernel with the one that was loaded last.
-func (f *firewall) checkKernel() (string, error) {
+// change is what has to be done to the table in the kernel.
+type change struct {
+	// diff is for people, empty where the table is as desired.
+	diff string
+	// script makes only members come and go; without it the table is replaced.
+	script string
+}
+
+// checkKernel compares the table in the kernel with the one that was loaded last, and its members with the desired ones.
+func (f *firewall) checkKernel() (change, error) {
 	now, err := f.kernel()
 	if !f.enabled {
-		if err == nil && now != "" {
-			return "table inet " + table + ": exists, wanted absent", nil
+		if err == nil && now != nil {
+			return change{diff: "table inet " + table + ": exists, wanted absent"}, nil
 		}
-		return "", nil // a kernel that cannot even be asked has no table
+		return change{}, nil // a kernel that cannot even be asked has no table
 	}
 	if err != nil {
-		return "", err
+		return change{}, err
 	}
-	if now == "" {
-		return "table inet " + table + ": missing in the kernel", nil
+	if now == nil {
+		return change{diff: "table inet " + table + ": missing in the kernel"}, nil
 	}
-	last, err := f.readRecord()
+	last, err := readRecord(f.host)
 	switch {
 	case err != nil:
-		return "", err
-	case last.Rules != sum(f.rules):
-		return "table inet " + table + ": was loaded from other rules", nil
-	case last.Kernel != now:
-		return "table inet " + table + ": changed from outside", nil
+		return change{}, err
+	case last.Rules != f.policy:
+		return change{diff: "table inet " + table + ": was loaded from other rules"}, nil
+	case last.Kernel != now.fingerprint:
+		return change{diff: "table inet " + table + ": changed from outside"}, nil
 	}
-	return "", nil
-}
-
-func (f *firewall) readRecord() (record, error) {
-	var r record
-	content, err := conffile.Read(f.host, recordPath, maxRecord)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return r, err
-	}
-	if json.Unmarshal(content, &r) != nil {
-		return record{}, nil // torn: the table is loaded again
-	}
-	return r, nil
-}
-
-func sum(rules string) string {
-	s := sha256.Sum256([]byte(rules))
-	return hex.EncodeToString(s[:])
+	script, diff := f.rules.delta(now.members)
+	return change{diff: diff, script: script}, nil
 }
 
 // Apply implements converge.Resource.
 func (f *firewall) Apply(ctx context.Context) error {
-	if f.broken != nil {
-		return f.broken
+	if err := f.render(); err != nil {
+		return err
 	}
 	if !f.enabled {
 		return f.off(ctx)
 	}
-	differs, err := f.checkKernel()
+	c, err := f.checkKernel()
 	if err != nil {
 		return err
 	}
-	if differs != "" {
-		if err := f.load(ctx); err != nil {
-			return err
-		}
+	switch {
+	case c.script != "":
+		err = f.nft(ctx, c.script)
+	case c.diff != "":
+		err = f.load(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	// The files come after nft took the rules: what is loaded at boot has been loaded before.
 	for i := range f.files {
@@ -209,21 +228,17 @@ func (f *firewall) Apply(ctx context.Context) error {
 
 // load replaces the table and records what it became.
 func (f *firewall) load(ctx context.Context) error {
-	if err := f.nft(ctx, f.rules); err != nil {
+	if err := f.nft(ctx, f.rules.text(true)); err != nil {
 		return err
 	}
 	now, err := f.kernel()
 	if err != nil {
 		return err
 	}
-	if now == "" {
+	if now == nil {
 		return errs.New(errs.Internal, "cannot load the firewall: nft succeeded, and the kernel has no table inet %s", table)
 	}
-	content, err := json.Marshal(record{Rules: sum(f.rules), Kernel: now})
-	if err != nil {
-		return err
-	}
-	return conffile.Apply(f.host, &conffile.File{Path: recordPath, Content: append(content, '\n'), Mode: 0o600})
+	return writeRecord(f.host, record{Rules: f.policy, Kernel: now.fingerprint})
 }
 
 // off removes our table and what would load it.
@@ -237,9 +252,9 @@ func (f *firewall) off(ctx context.Context) error {
 			return err
 		}
 	}
-	if d, err := f.checkKernel(); err != nil {
+	if c, err := f.checkKernel(); err != nil {
 		return err
-	} else if d != "" {
+	} else if c.diff != "" {
 		if err := f.nft(ctx, remove); err != nil {
 			return err
 		}

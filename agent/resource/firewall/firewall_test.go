@@ -1,21 +1,19 @@
 package firewall
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/host/hosttest"
@@ -24,11 +22,12 @@ import (
 
 func state(members []string, rules ...*agentv1.FirewallRule) *desired.State {
 	s := &desired.State{
+		Machine: &agentv1.MachineComponent{Pool: "zk", Cidr: "10.0.0.0/24", ServerRanges: []string{"192.0.2.0/28"}},
 		Pool:    &agentv1.PoolComponent{Firewall: &agentv1.Firewall{Enabled: true, Rules: rules}},
 		Members: map[string][]*agentv1.Member{},
 	}
 	for _, a := range members {
-		s.Members["zk"] = append(s.Members["zk"], &agentv1.Member{Address: a})
+		s.Members["zk"] = append(s.Members["zk"], &agentv1.Member{Name: fmt.Sprintf("zk-%d", len(s.Members["zk"])+1), Address: a})
 	}
 	return s
 }
@@ -48,51 +47,94 @@ var example = []*agentv1.FirewallRule{
 	rule("v4only", "udp", [][2]uint32{{53, 53}}, []string{"0.0.0.0/0", "10.0.0.0/8"}, nil),
 }
 
+// golden is the state of the file in testdata: every kind of rule.
+func golden() *desired.State {
+	rules := slices.Concat(example, []*agentv1.FirewallRule{
+		{Name: "no-thanks", Protocol: "tcp", Ports: []*agentv1.PortRange{{First: 7446, Last: 7446}}, Cidrs: []string{"10.0.0.66/32"}, Drop: true},
+		{Name: "named", Protocol: "tcp", Ports: []*agentv1.PortRange{{First: 80, Last: 80}}, Machines: []string{"zk-2", "app-1"}},
+		{Name: "admins", Protocol: "tcp", Ports: []*agentv1.PortRange{{First: 9090, Last: 9090}}, Vpn: true},
+	})
+	s := state([]string{"10.0.0.2", "10.0.0.1", "", "fd00::1", "10.0.0.1"}, rules...)
+	s.Members["app"] = []*agentv1.Member{{Name: "app-1", Address: "10.0.0.71"}, {Name: "app-2", Address: "10.0.0.72"}}
+	s.Machine.Vpn = &agentv1.VpnMember{Cidr: "10.99.0.0/24", Port: 51821, Gateway: true, Relay: true, Routes: []string{"10.0.0.0/24", "10.4.0.0/16", "fd01::/64"}}
+	s.Machine.DnsServers = []string{"192.0.2.1:53", "192.0.2.2:5353"}
+	s.Machine.NtpServers = []string{"192.0.2.1", "time.example"}
+	s.Machine.HttpProxy = "http://192.0.2.1:3142"
+	s.Pool.Firewall.Egress = []*agentv1.FirewallRule{
+		rule("web", "tcp", [][2]uint32{{80, 80}, {443, 443}}, []string{"198.51.100.0/24"}, nil),
+		{Name: "mesh", Protocol: "udp", Ports: []*agentv1.PortRange{{First: 9, Last: 9}}, Vpn: true, Pools: []string{"app"}},
+	}
+	return s
+}
+
 func TestRender(t *testing.T) {
-	got, err := render(state([]string{"10.0.0.2", "10.0.0.1", "", "fd00::1", "10.0.0.1"}, example...))
+	rules, err := render(golden(), exits{upstreams: []string{"10.0.0.53", "fd00::53"}, servers: []string{"server.example:7744", "192.0.2.9:7444", "rubbish"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := remove + `table inet provisionr {
-` + base + `	set rule1_4 {
-		type ipv4_addr
-		flags interval
-		elements = { 10.1.0.0/16, 192.0.2.7/32 }
+	got := rules.text(true)
+	want, err := os.ReadFile("testdata/rules.nft")
+	if os.Getenv("UPDATE") != "" {
+		err = os.WriteFile("testdata/rules.nft", []byte(got), 0o644)
+		want = []byte(got)
 	}
-	set rule2_ports {
-		type inet_service
-		flags interval
-		elements = { 2888-2900, 3888 }
+	if err != nil {
+		t.Fatal(err)
 	}
-	set pool4_zk {
-		type ipv4_addr
-		elements = { 10.0.0.1, 10.0.0.2 }
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
-	set pool6_zk {
-		type ipv6_addr
-		elements = { fd00::1 }
-	}
-	set pool4_app {
-		type ipv4_addr
-	}
-	set pool6_app {
-		type ipv6_addr
-	}
-` + inputHead + `		tcp dport 22 accept comment "ssh"
-		ip saddr @rule1_4 tcp dport 2181 accept comment "clients"
-		ip6 saddr fd00::/8 tcp dport 2181 accept comment "clients"
-		ip saddr @pool4_zk tcp dport 2181 accept comment "clients"
-		ip6 saddr @pool6_zk tcp dport 2181 accept comment "clients"
-		ip saddr @pool4_app tcp dport 2181 accept comment "clients"
-		ip6 saddr @pool6_app tcp dport 2181 accept comment "clients"
-		ip saddr @pool4_zk tcp dport @rule2_ports accept comment "peers"
-		ip6 saddr @pool6_zk tcp dport @rule2_ports accept comment "peers"
-		meta nfproto ipv4 udp dport 53 accept comment "v4only"
+	if strings.Contains(rules.text(false), "10.0.0.71") {
+		t.Error("the policy without members has the address of one")
 	}
 }
-`
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+
+func TestDropRulesComeFirst(t *testing.T) {
+	rules, err := render(golden(), exits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := rules.text(true)
+	for _, later := range []string{"icmp type", `"in-confirm" accept`, `"in-ssh" accept`, `"in-vpn" accept`, `"in-named" accept`} {
+		drop, pass := strings.Index(text, `"drop-no-thanks" drop`), strings.Index(text, later)
+		if established := strings.Index(text, "ct state established"); established > drop || drop < 0 || pass < drop {
+			t.Errorf("established at %d, drop at %d, %s at %d", established, drop, later, pass)
+		}
+	}
+}
+
+func TestMembersAreNoNewPolicy(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	guard := func(s *desired.State) string {
+		g := New(s, &h)[0].(converge.Guarded).Guard()
+		if !slices.Equal(g.Inbound, []uint16{22}) {
+			t.Errorf("inbound %v", g.Inbound)
+		}
+		return g.Fingerprint
+	}
+	one, two := guard(state([]string{"10.0.0.1"}, example...)), guard(state([]string{"10.0.0.1", "10.0.0.2"}, example...))
+	other := guard(state([]string{"10.0.0.1"}, example[1:]...))
+	off := state(nil)
+	off.Pool.Firewall.Enabled = false
+	if one != two || one == other || guard(off) == one {
+		t.Errorf("fingerprints %s, %s with another member, %s with other rules", one, two, other)
+	}
+}
+
+func TestUndo(t *testing.T) {
+	h, c, u := hosttest.New(t)
+	u.Set(unit, host.Unit{Load: "loaded", File: "disabled"})
+	k := &fake{}
+	c.On("nft", k.nft)
+	f := newFirewall(t, &h, k, state([]string{"10.0.0.1"}, example...))
+	undo, err := f.Undo(t.Context())
+	if err != nil || len(undo.Files) != 4 || !undo.Files[0].Absent || strings.Join(undo.Commands[1], " ") != "nft delete table inet provisionr" {
+		t.Errorf("undo of the first policy: %+v, %v", undo, err)
+	}
+	settle(t, f, "missing in the kernel")
+	undo, err = f.Undo(t.Context())
+	if err != nil || undo.Files[0].Absent || string(undo.Files[0].Content) != f.rules.text(true) || strings.Join(undo.Commands[0], " ") != "nft -f "+rulesPath {
+		t.Errorf("undo of a later policy: %+v, %v", undo, err)
 	}
 }
 
@@ -104,7 +146,7 @@ func TestBadRules(t *testing.T) {
 		"source":   rule("x", "tcp", [][2]uint32{{1, 1}}, []string{"10.0.0.0/33"}, nil),
 		"pool":     rule("x", "tcp", [][2]uint32{{1, 1}}, nil, []string{"a}; flush ruleset"}),
 	} {
-		if _, err := render(state(nil, r)); err == nil {
+		if _, err := render(state(nil, r), exits{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -114,28 +156,70 @@ func TestBadRules(t *testing.T) {
 func TestNamesAreQuotedOrReplaced(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.String().Draw(t, "name")
-		text, err := render(state(nil, rule(name, "tcp", [][2]uint32{{1, 1}}, []string{"::/0"}, nil)))
+		rules, err := render(state(nil, rule(name, "tcp", [][2]uint32{{1, 1}}, []string{"0.0.0.0/0", "::/0"}, nil)), exits{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if line := strings.Split(text, "tcp dport 1 accept")[1]; line != fmt.Sprintf(" comment %q\n\t}\n}\n", comment(name)) {
-			t.Fatalf("rule ends with %q", line)
+		_, line, _ := strings.Cut(rules.text(true), "\n\t\ttcp dport 1 ")
+		if want := fmt.Sprintf("counter name \"in-%s\" accept comment %q\n", comment(name), comment(name)); line != want+inputTail+"}\n" {
+			t.Fatalf("rule ends with %q, want %q", line, want)
 		}
 	})
 }
 
-// fake is a kernel whose table is the last text that nft was given.
-type fake struct{ table string }
+// fake is a kernel whose table is what nft was told.
+type fake struct{ now *loaded }
+
+var (
+	setText     = regexp.MustCompile(`set (\S+) \{\n\t\ttype \S+\n(?:\t\telements = \{ (.*) \}\n)?\t\}`)
+	elementText = regexp.MustCompile(`^(add|delete) element inet provisionr (\S+) \{ (.*) \}$`)
+)
+
+func (k *fake) nft(call hosttest.Call) (host.Result, error) {
+	text, whole := strings.CutPrefix(call.Stdin, remove)
+	if whole && text == "" {
+		k.now = nil
+		return host.Result{}, nil
+	}
+	if !whole {
+		for line := range strings.Lines(text) {
+			m := elementText.FindStringSubmatch(strings.TrimSpace(line))
+			if m == nil {
+				return host.Result{Exit: 1, Stderr: []byte(line)}, nil
+			}
+			list := parse(m[3])
+			if m[1] == "add" {
+				list = slices.Concat(k.now.members[m[2]], list)
+				slices.SortFunc(list, netip.Addr.Compare)
+			} else {
+				list = missing(k.now.members[m[2]], list)
+			}
+			k.now.members[m[2]] = list
+		}
+		return host.Result{}, nil
+	}
+	k.now = &loaded{members: make(map[string][]netip.Addr)}
+	for _, m := range setText.FindAllStringSubmatch(text, -1) {
+		if isMembers(m[1]) {
+			k.now.members[m[1]] = parse(m[2])
+		}
+	}
+	k.now.fingerprint = sum(setText.ReplaceAllString(text, ""))
+	return host.Result{}, nil
+}
+
+func parse(list string) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	return all
+}
 
 func newFirewall(t *testing.T, h *host.Host, k *fake, s *desired.State) *firewall {
 	t.Helper()
 	f := New(s, h)[0].(*firewall)
-	f.kernel = func() (string, error) {
-		if k.table == "" {
-			return "", nil
-		}
-		return sum(k.table), nil
-	}
+	f.kernel = func() (*loaded, error) { return k.now, nil }
 	return f
 }
 
@@ -155,20 +239,20 @@ func settle(t *testing.T, f *firewall, want string) {
 func TestConverge(t *testing.T) {
 	h, c, u := hosttest.New(t)
 	k := &fake{}
-	c.On("nft", func(call hosttest.Call) (host.Result, error) {
-		k.table = strings.TrimPrefix(call.Stdin, remove)
-		return host.Result{}, nil
-	})
+	c.On("nft", k.nft)
 	u.Set(unit, host.Unit{Load: "loaded", File: "disabled"})
 	settle(t, newFirewall(t, &h, k, state([]string{"10.0.0.1"}, example...)), "missing in the kernel")
-	settle(t, newFirewall(t, &h, k, state([]string{"10.0.0.1", "10.0.0.2"}, example...)), "+\t\telements = { 10.0.0.1, 10.0.0.2 }")
+	settle(t, newFirewall(t, &h, k, state([]string{"10.0.0.1", "10.0.0.2"}, example...)), "+pool4_zk: 10.0.0.2")
+	if calls := c.Calls(); calls[len(calls)-1].Stdin != "add element inet provisionr pool4_zk { 10.0.0.2 }\n" {
+		t.Errorf("a machine that joined made nft run with %q", calls[len(calls)-1].Stdin)
+	}
 	if want := []string{"enable " + unit}; !slices.Equal(u.Log(), want) {
 		t.Errorf("two changes did %v with units, want %v", u.Log(), want)
 	}
 	again := newFirewall(t, &h, k, state([]string{"10.0.0.1", "10.0.0.2"}, example...))
-	k.table += "hole"
+	k.now.fingerprint += "hole"
 	settle(t, again, "changed from outside")
-	k.table = ""
+	k.now = nil
 	settle(t, again, "missing in the kernel")
 	if err := os.Remove(filepath.Join(h.Root, recordPath)); err != nil {
 		t.Fatal(err)
@@ -182,8 +266,8 @@ func TestConverge(t *testing.T) {
 	off := state(nil)
 	off.Pool.Firewall.Enabled = false
 	settle(t, newFirewall(t, &h, k, off), "exists, wanted absent")
-	if k.table != "" || !slices.Contains(u.Log(), "disable "+unit) {
-		t.Errorf("table %q, units %v", k.table, u.Log())
+	if k.now != nil || !slices.Contains(u.Log(), "disable "+unit) {
+		t.Errorf("table %v, units %v", k.now, u.Log())
 	}
 }
 
@@ -198,86 +282,4 @@ func TestRulesThatNftRefusesAreNotKept(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(h.Root, rulesPath)); !os.IsNotExist(err) {
 		t.Errorf("the rules are loaded at boot: %v", err)
 	}
-}
-
-// TestKernel loads rules into a real kernel, in a network namespace of its own.
-func TestKernel(t *testing.T) {
-	if os.Getenv("PROVISIONR_TEST_NAMESPACE") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKernel$", "-test.v")
-		cmd.Env = append(os.Environ(), "PROVISIONR_TEST_NAMESPACE=1", "PATH=/usr/sbin:/sbin:"+os.Getenv("PATH"))
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("in its namespace: %v\n%s", err, out)
-		}
-		return
-	}
-	h := host.Host{Root: t.TempDir(), Commands: nft{}, Units: &hosttest.Units{}}
-	h.Units.(*hosttest.Units).Set(unit, host.Unit{Load: "loaded", File: "disabled"})
-	run := func(rules string) {
-		t.Helper()
-		if r, err := (nft{}).Run(t.Context(), host.Command{Path: "nft", Args: []string{"-f", "-"}, Stdin: strings.NewReader(rules)}); err != nil || r.Exit != 0 {
-			t.Fatalf("nft: %v: %s", err, r.Stderr)
-		}
-	}
-	run("table inet foreign {\n chain c {\n }\n}\n")
-	f := New(state([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, example...), &h)[0].(*firewall)
-	settle(t, f, "missing in the kernel")
-	first, err := f.kernel()
-	if err != nil || first == "" {
-		t.Fatalf("fingerprint %q, %v", first, err)
-	}
-	for name, spoil := range map[string]string{
-		"rule":    "add rule inet provisionr input tcp dport 9 accept",
-		"policy":  "add chain inet provisionr input { policy accept; }",
-		"element": "add element inet provisionr pool4_zk { 10.6.6.6 }",
-		"fewer":   "delete element inet provisionr pool4_zk { 10.0.0.1 }",
-		"port":    "add element inet provisionr rule2_ports { 4000 }",
-		"dormant": "add table inet provisionr { flags dormant; }",
-		"flushed": "flush chain inet provisionr input",
-		"chain":   "add chain inet provisionr other",
-	} {
-		run(spoil)
-		settle(t, f, "changed from outside")
-		if now, err := f.kernel(); err != nil || now != first {
-			t.Errorf("%s: the same rules have another fingerprint, %v", name, err)
-		}
-	}
-	run("add rule inet foreign c accept") // not ours
-	if d, err := f.Check(t.Context()); err != nil || !d.Empty() {
-		t.Errorf("after a change of another table: %q, %v", d.Text, err)
-	}
-	off := state(nil)
-	off.Pool.Firewall.Enabled = false
-	settle(t, New(off, &h)[0].(*firewall), "exists, wanted absent")
-	if now, err := fingerprint(); now != "" || err != nil {
-		t.Errorf("the table stayed: %q, %v", now, err)
-	}
-}
-
-// nft runs the real nft.
-type nft struct{}
-
-func (nft) Run(ctx context.Context, c host.Command) (host.Result, error) {
-	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
-	var stderr bytes.Buffer
-	cmd.Stdin, cmd.Stderr = c.Stdin, &stderr
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return host.Result{Exit: exit.ExitCode(), Stderr: stderr.Bytes()}, nil
-	}
-	return host.Result{Stderr: stderr.Bytes()}, err
-}
-
-func FuzzAttributes(f *testing.F) {
-	f.Add(attribute(attrTable, cstring(table)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if o, err := attributes(b); err == nil && len(b) > 0 && len(o) == 0 {
-			t.Error("bytes without an attribute")
-		}
-	})
 }

@@ -4,13 +4,15 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
+	"net/netip"
 	"slices"
-	"syscall"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/resource/internal/netlink"
 )
 
 // Messages and attributes of linux/netfilter/nf_tables.h. Only attributes that say what the table does are looked at: not
@@ -21,52 +23,67 @@ const (
 	getRule    = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE
 	getSet     = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSET
 	getSetElem = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM
+	getObject  = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETOBJ
 
 	// sizeofNfgenmsg is struct nfgenmsg: family, version, resource.
 	sizeofNfgenmsg = 4
 
-	// attrTable is the table's name in all of them.
-	attrTable   = 1
-	attrSetName = 2
-	attrElems   = 3
+	// attrTable is the table's name in all of them, attrName that of a set or object.
+	attrTable = 1
+	attrName  = 2
+	attrElems = 3
+
+	// attrKey is the key of a set's element, attrValue the bytes within it.
+	attrKey   = 1
+	attrValue = 1
+
+	attrObjectType = 3
+	attrObjectData = 4
+	// objectCounter is the type of named counters.
+	objectCounter = 1
+	attrBytes     = 1
+	attrPackets   = 2
 )
 
-var meaningful = map[int][]uint16{
+var meaningful = map[uint16][]uint16{
 	getTable: {1, 2},              // name, flags (dormant)
 	getChain: {1, 3, 4, 5, 7, 10}, // table, name, hook, policy, type, flags
 	getRule:  {1, 2, 4, 7},        // table, chain, expressions, userdata (the comment)
 	getSet:   {1, 2, 3, 4, 5},     // table, name, flags, type and length of keys
 }
 
-// maxTries bounds how often a listing that a change interrupted is taken again.
-const maxTries = 5
-
-var errInterrupted = errors.New("the ruleset changed meanwhile")
-
-// fingerprint returns a hash of our table in the kernel, or "" if there is none.
-func fingerprint() (string, error) {
-	for try := 1; ; try++ {
-		sum, err := snapshot()
-		if err == nil || !errors.Is(err, errInterrupted) || try == maxTries {
-			return sum, err
-		}
-	}
+// loaded is our table as the kernel has it.
+type loaded struct {
+	// fingerprint is a hash over everything but the elements of members' sets.
+	fingerprint string
+	// members are the elements of those sets, sorted.
+	members map[string][]netip.Addr
 }
 
-func snapshot() (string, error) {
-	c, err := dial()
+// look asks the kernel for our table; nil if there is none.
+func look() (*loaded, error) {
+	l, err := snapshot()
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("cannot ask the kernel for the firewall: %w", err)
 	}
-	defer unix.Close(c.fd)
+	return l, nil
+}
+
+func snapshot() (*loaded, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	l := &loaded{members: make(map[string][]netip.Addr)}
 	hash := sha256.New()
-	for _, kind := range []int{getTable, getChain, getSet, getRule} {
-		objects, err := c.list(kind, attribute(attrTable, cstring(table)))
+	for _, kind := range []uint16{getTable, getChain, getSet, getRule} {
+		objects, err := list(c, kind, netlink.String(attrTable, table))
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if kind == getTable && len(objects) == 0 {
-			return "", nil
+			return nil, nil
 		}
 		for _, o := range objects {
 			fmt.Fprintf(hash, "%d:", kind)
@@ -76,169 +93,116 @@ func snapshot() (string, error) {
 			if kind != getSet {
 				continue
 			}
-			elements, err := c.elements(o[attrSetName])
+			elements, err := elements(c, o[attrName])
 			if err != nil {
-				return "", err
+				return nil, err
+			}
+			if name := o.Text(attrName); isMembers(name) {
+				if l.members[name], err = addresses(elements); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			for _, e := range elements {
 				fmt.Fprintf(hash, "e=%x;", e)
 			}
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
-}
-
-// object is a table, chain, set or rule: its attributes by type.
-type object map[uint16][]byte
-
-// conn is a netlink socket of nftables.
-type conn struct {
-	fd       int
-	sequence uint32
-}
-
-func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return nil, fmt.Errorf("cannot ask the kernel for the firewall: %w", err)
-	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot ask the kernel for the firewall: %w", err), unix.Close(fd))
-	}
-	return &conn{fd: fd}, nil
+	l.fingerprint = hex.EncodeToString(hash.Sum(nil))
+	return l, nil
 }
 
 // list returns the objects of a kind that are in our table, in the kernel's order.
-func (c *conn) list(kind int, filter []byte) ([]object, error) {
-	bodies, err := c.dump(kind, filter)
+func list(c *netlink.Conn, kind uint16, filter []byte) ([]netlink.Attributes, error) {
+	messages, err := c.List(kind, append([]byte{unix.NFPROTO_INET, 0, 0, 0}, filter...))
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask the kernel for the firewall: %w", err)
+		return nil, err
 	}
-	var list []object
-	for _, b := range bodies {
-		o, err := attributes(b)
+	var objects []netlink.Attributes
+	for _, m := range messages {
+		if len(m.Body) < sizeofNfgenmsg {
+			continue
+		}
+		o, err := netlink.Parse(m.Body[sizeofNfgenmsg:])
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the kernel's answer: %w", err)
+			return nil, err
 		}
-		if string(o[attrTable]) == table+"\x00" {
-			list = append(list, o)
+		if o.Text(attrTable) == table {
+			objects = append(objects, o)
 		}
 	}
-	return list, nil
+	return objects, nil
 }
 
 // elements returns the encoded elements of a set, sorted: a hash table lists them in any order.
-func (c *conn) elements(set []byte) ([]string, error) {
-	parts, err := c.list(getSetElem, slices.Concat(attribute(attrTable, cstring(table)), attribute(attrSetName, set)))
+func elements(c *netlink.Conn, set []byte) ([]string, error) {
+	parts, err := list(c, getSetElem, slices.Concat(netlink.String(attrTable, table), netlink.Attribute(attrName, set)))
 	if err != nil {
 		return nil, err
 	}
-	var list []string
+	var all []string
 	for _, p := range parts {
-		err := eachAttribute(p[attrElems], func(_ uint16, element []byte) { list = append(list, string(element)) })
+		err := netlink.Each(p[attrElems], func(_ uint16, element []byte) { all = append(all, string(element)) })
 		if err != nil {
 			return nil, err
 		}
 	}
-	slices.Sort(list)
-	return list, nil
+	slices.Sort(all)
+	return all, nil
 }
 
-// dump asks for a listing and returns the bodies of its messages after the nfgenmsg header.
-func (c *conn) dump(kind int, filter []byte) ([][]byte, error) {
-	c.sequence++
-	const header = unix.SizeofNlMsghdr + sizeofNfgenmsg
-	m := make([]byte, header, header+len(filter))
-	binary.NativeEndian.PutUint32(m[0:], uint32(header+len(filter)))
-	binary.NativeEndian.PutUint16(m[4:], uint16(kind))
-	binary.NativeEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	binary.NativeEndian.PutUint32(m[8:], c.sequence)
-	m[unix.SizeofNlMsghdr] = unix.NFPROTO_INET
-	if err := unix.Sendto(c.fd, append(m, filter...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, err
+// addresses decodes elements of a set of addresses.
+func addresses(elements []string) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, e := range elements {
+		o, err := netlink.Parse([]byte(e))
+		if err != nil {
+			return nil, err
+		}
+		key, err := netlink.Parse(o[attrKey])
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := netip.AddrFromSlice(key[attrValue]); ok {
+			all = append(all, a)
+		}
 	}
-	var bodies [][]byte
-	buffer := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(c.fd, buffer, 0)
-		if errors.Is(err, unix.EINTR) {
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all, nil
+}
+
+// Counter is how much a rule matched since our table was loaded.
+type Counter struct {
+	// Name is in-RULE, out-RULE or drop-RULE for the rules of the manifest; in-refused and out-refused are what no rule allowed.
+	Name           string
+	Packets, Bytes uint64
+}
+
+// Counters reads the counters of our table in the kernel, in order of name; none where there is no table.
+func Counters(*host.Host) ([]Counter, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the firewall's counters: %w", err)
+	}
+	defer c.Close()
+	objects, err := list(c, getObject, netlink.String(attrTable, table))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the firewall's counters: %w", err)
+	}
+	var all []Counter
+	for _, o := range objects {
+		data, err := netlink.Parse(o[attrObjectData])
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the firewall's counters: %w", err)
+		}
+		if t := o[attrObjectType]; len(t) != 4 || binary.BigEndian.Uint32(t) != objectCounter || len(data[attrBytes]) != 8 || len(data[attrPackets]) != 8 {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range messages {
-			done, err := c.accept(r)
-			if done || err != nil {
-				return bodies, err
-			}
-			if r.Header.Seq == c.sequence && len(r.Data) >= sizeofNfgenmsg {
-				bodies = append(bodies, slices.Clone(r.Data[sizeofNfgenmsg:]))
-			}
-		}
+		all = append(all, Counter{
+			Name:    o.Text(attrName),
+			Packets: binary.BigEndian.Uint64(data[attrPackets]), Bytes: binary.BigEndian.Uint64(data[attrBytes]),
+		})
 	}
-}
-
-// accept reports whether a message is the end of the listing, or an error.
-func (c *conn) accept(r syscall.NetlinkMessage) (done bool, err error) {
-	if r.Header.Seq != c.sequence {
-		return false, nil
-	}
-	if r.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
-		return true, errInterrupted
-	}
-	if r.Header.Type != unix.NLMSG_ERROR && r.Header.Type != unix.NLMSG_DONE {
-		return false, nil
-	}
-	if len(r.Data) < 4 {
-		return true, nil
-	}
-	switch code := int32(binary.NativeEndian.Uint32(r.Data)); {
-	case code == 0, -code == int32(unix.ENOENT): // nothing there
-		return true, nil
-	case -code == int32(unix.EINTR), -code == int32(unix.EAGAIN):
-		return true, errInterrupted
-	default:
-		return true, os.NewSyscallError("netlink", syscall.Errno(-code))
-	}
-}
-
-// attribute encodes one netlink attribute (struct nlattr), padded to four bytes.
-func attribute(kind uint16, value []byte) []byte {
-	a := make([]byte, 4, 4+len(value)+3)
-	binary.NativeEndian.PutUint16(a[0:], uint16(4+len(value)))
-	binary.NativeEndian.PutUint16(a[2:], kind)
-	a = append(a, value...)
-	for len(a)%4 != 0 {
-		a = append(a, 0)
-	}
-	return a
-}
-
-func cstring(s string) []byte { return append([]byte(s), 0) }
-
-// attributes decodes the attributes of a message.
-func attributes(b []byte) (object, error) {
-	o := make(object)
-	err := eachAttribute(b, func(kind uint16, value []byte) { o[kind] = value })
-	return o, err
-}
-
-func eachAttribute(b []byte, f func(kind uint16, value []byte)) error {
-	for len(b) > 0 {
-		if len(b) < 4 {
-			return errors.New("short attribute")
-		}
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < 4 || n > len(b) {
-			return errors.New("attribute of a bad length")
-		}
-		f(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[4:n])
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return nil
+	slices.SortFunc(all, func(a, b Counter) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }

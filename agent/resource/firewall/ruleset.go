@@ -8,7 +8,6 @@ import (
 
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/internal/errs"
-	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
 const table = "provisionr"
@@ -33,197 +32,179 @@ const inputHead = `	chain input {
 		tcp dport 7447 drop comment "deny proof"
 		ct state established,related accept
 		ct state invalid drop
-		icmp type @icmp_needed accept
+`
+
+const inputNeeded = `		icmp type @icmp_needed accept
 		icmpv6 type @icmp6_needed accept
 		udp sport 67 udp dport 68 accept comment "dhcp"
 		ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept comment "dhcp6"
 `
 
-// render returns the table in the language of nft(8). Equal states give equal text.
-func render(s *desired.State) (string, error) {
-	w := &writer{state: s}
-	for i, r := range s.Pool.GetFirewall().GetRules() {
-		if err := w.rule(i, r); err != nil {
-			return "", errs.New(errs.Invalid, "cannot make firewall rule %q: %w", r.Name, err)
-		}
+const inputTail = `		counter name "in-refused"
 	}
-	for _, pool := range w.pools {
-		w.members(pool)
-	}
-	return remove + "table inet " + table + " {\n" + base + w.sets.String() + inputHead + w.rules.String() + "\t}\n}\n", nil
+`
+
+// ruleset is the table as desired.
+type ruleset struct {
+	// sets, counters and chains are text in the language of nft(8); members are apart from them.
+	sets, counters, chains string
+	members                []memberSet
 }
 
-type writer struct {
-	state *desired.State
-	// pools are those that rules name, in order of first mention.
-	pools       []string
-	sets, rules strings.Builder
+// memberSet is a named set of addresses that come and go without anybody changing the policy.
+type memberSet struct {
+	name      string
+	addresses []netip.Addr
 }
 
-func (w *writer) rule(i int, r *agentv1.FirewallRule) error {
-	if r.Protocol != "tcp" && r.Protocol != "udp" {
-		return fmt.Errorf("unknown protocol %q", r.Protocol)
-	}
-	ports, err := w.ports(i, r.Ports)
-	if err != nil {
-		return err
-	}
-	allow := func(from string) {
-		fmt.Fprintf(&w.rules, "\t\t%s%s dport %s accept comment %q\n", from, r.Protocol, ports, comment(r.Name))
-	}
-	v4, v6, err := sources(r.Cidrs)
-	if err != nil {
-		return err
-	}
-	any4, any6 := isAny(v4), isAny(v6)
-	switch {
-	case any4 && any6:
-		allow("")
-	case any4:
-		allow("meta nfproto ipv4 ")
-	case any6:
-		allow("meta nfproto ipv6 ")
-	}
-	if len(v4) > 0 && !any4 {
-		allow("ip saddr " + w.set(fmt.Sprintf("rule%d_4", i), "ipv4_addr", v4) + " ")
-	}
-	if len(v6) > 0 && !any6 {
-		allow("ip6 saddr " + w.set(fmt.Sprintf("rule%d_6", i), "ipv6_addr", v6) + " ")
-	}
-	for _, pool := range r.Pools {
-		if !validName(pool) {
-			return fmt.Errorf("bad pool name %q", pool)
+// isMembers reports whether a set of our table is a memberSet.
+func isMembers(name string) bool {
+	for _, prefix := range []string{"pool4_", "pool6_", "hosts4_", "hosts6_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
 		}
-		if !slices.Contains(w.pools, pool) {
-			w.pools = append(w.pools, pool)
-		}
-		allow("ip saddr @pool4_" + pool + " ")
-		allow("ip6 saddr @pool6_" + pool + " ")
 	}
+	return false
+}
+
+// text returns what replaces the table. Without members it is what identifies the policy. Equal states give equal text.
+func (r *ruleset) text(members bool) string {
+	var b strings.Builder
+	b.WriteString(remove + "table inet " + table + " {\n" + base + r.sets)
+	for _, s := range r.members {
+		kind := "ipv4_addr"
+		if strings.Contains(s.name[:strings.IndexByte(s.name, '_')], "6") {
+			kind = "ipv6_addr"
+		}
+		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, kind)
+		if members && len(s.addresses) > 0 {
+			fmt.Fprintf(&b, "\t\telements = { %s }\n", join(s.addresses))
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString(r.counters + r.chains + "}\n")
+	return b.String()
+}
+
+func join(list []netip.Addr) string {
+	text := make([]string, len(list))
+	for i, a := range list {
+		text[i] = a.String()
+	}
+	return strings.Join(text, ", ")
+}
+
+// delta returns what makes the members of the table in the kernel the desired ones, in the language of nft, and the same for
+// people. Both are empty where nothing differs.
+func (r *ruleset) delta(now map[string][]netip.Addr) (script, diff string) {
+	var b, d strings.Builder
+	for _, s := range r.members {
+		gone, come := missing(now[s.name], s.addresses), missing(s.addresses, now[s.name])
+		for _, change := range []struct {
+			verb, sign string
+			list       []netip.Addr
+		}{{"delete", "-", gone}, {"add", "+", come}} {
+			if len(change.list) > 0 {
+				fmt.Fprintf(&b, "%s element inet %s %s { %s }\n", change.verb, table, s.name, join(change.list))
+				fmt.Fprintf(&d, "%s%s: %s\n", change.sign, s.name, join(change.list))
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return "", ""
+	}
+	return b.String(), "table inet " + table + " members:\n" + strings.TrimSuffix(d.String(), "\n")
+}
+
+// missing returns what is in a and not in b; both are sorted.
+func missing(a, b []netip.Addr) []netip.Addr {
+	var list []netip.Addr
+	for _, x := range a {
+		if _, found := slices.BinarySearchFunc(b, x, netip.Addr.Compare); !found {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// render makes the table of a state. What the machine itself knows of its ways out is in e.
+func render(s *desired.State, e exits) (*ruleset, error) {
+	w := &writer{state: s, result: &ruleset{}}
+	if err := w.input(); err != nil {
+		return nil, err
+	}
+	w.forward()
+	if len(s.Pool.GetFirewall().GetEgress()) > 0 {
+		if err := w.output(e); err != nil {
+			return nil, err
+		}
+	}
+	w.result.sets, w.result.counters, w.result.chains = w.sets.String(), w.counters.String(), w.chains.String()
+	return w.result, nil
+}
+
+// input writes the inbound policy. Rules that drop come before everything that allows new connections.
+func (w *writer) input() error {
+	m := w.state.Machine
+	w.counter("in-refused")
+	w.chains.WriteString(inputHead)
+	rules := w.state.Pool.GetFirewall().GetRules()
+	for _, drop := range []bool{true, false} {
+		if !drop {
+			w.chains.WriteString(inputNeeded)
+			if err := w.rule(inbound, "confirm", confirmRule(m)); err != nil {
+				return err
+			}
+			if v := m.GetVpn(); v != nil {
+				fmt.Fprintf(&w.chains, "\t\tudp dport %d counter name %q accept comment \"vpn\"\n", vpnPort(v), w.counter("in-vpn"))
+			}
+		}
+		for i, r := range rules {
+			if r.Drop != drop {
+				continue
+			}
+			if err := w.rule(inbound, fmt.Sprintf("rule%d", i), r); err != nil {
+				return errs.New(errs.Invalid, "cannot make firewall rule %q: %w", r.Name, err)
+			}
+		}
+	}
+	w.chains.WriteString(inputTail)
 	return nil
 }
 
-// set returns an expression for several values: the one value, or a named set. Sets without a name would get theirs from
-// the kernel.
-func (w *writer) set(name, kind string, values []netip.Prefix) string {
-	list := make([]string, len(values))
-	for i, v := range values {
-		list[i] = v.String()
+// forward writes what gateways and relays of a VPN let through, and nothing on other machines: whoever forwards there has
+// its own rules. Hosts behind a gateway need not know of the VPN, because what goes out to them has the gateway's address.
+func (w *writer) forward() {
+	v := w.state.Machine.GetVpn()
+	if v == nil || !v.Gateway && !v.Relay {
+		return
 	}
-	return w.named(name, kind, list)
-}
-
-func (w *writer) named(name, kind string, list []string) string {
-	if len(list) == 1 {
-		return list[0]
+	w.chains.WriteString("\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t\tct state established,related accept\n")
+	if v.Relay {
+		fmt.Fprintf(&w.chains, "\t\tiifname %q oifname %q counter name %q accept comment \"relay\"\n", vpnLink, vpnLink, w.counter("vpn-relay"))
 	}
-	fmt.Fprintf(&w.sets, "\tset %s {\n\t\ttype %s\n\t\tflags interval\n\t\telements = { %s }\n\t}\n", name, kind, strings.Join(list, ", "))
-	return "@" + name
-}
-
-// ports returns an expression for the ranges, joined where they overlap or touch.
-func (w *writer) ports(i int, ranges []*agentv1.PortRange) (string, error) {
-	sorted := slices.Clone(ranges)
-	slices.SortFunc(sorted, func(a, b *agentv1.PortRange) int { return int(a.First) - int(b.First) })
-	var joined [][2]uint32
-	for _, r := range sorted {
-		if r.First < 1 || r.Last > 65535 || r.First > r.Last {
-			return "", fmt.Errorf("bad ports %d-%d", r.First, r.Last)
+	v4, v6, err := sources(v.Routes)
+	if !v.Gateway || err != nil {
+		v4, v6 = nil, nil
+	}
+	var masquerade strings.Builder
+	for _, f := range []struct {
+		family string
+		ranges []netip.Prefix
+	}{{"4", v4}, {"6", v6}} {
+		if len(f.ranges) == 0 {
+			continue
 		}
-		if n := len(joined); n > 0 && r.First <= joined[n-1][1]+1 {
-			joined[n-1][1] = max(joined[n-1][1], r.Last)
-		} else {
-			joined = append(joined, [2]uint32{r.First, r.Last})
+		ip := map[string]string{"4": "ip", "6": "ip6"}[f.family]
+		set := w.set("vpn_routes"+f.family, "ipv"+f.family+"_addr", f.ranges)
+		fmt.Fprintf(&w.chains, "\t\tiifname %q %s daddr %s counter name %q accept comment \"gateway\"\n", vpnLink, ip, set, w.counter("vpn-gateway"))
+		fmt.Fprintf(&w.chains, "\t\toifname %q %s saddr %s counter name %q accept comment \"gateway\"\n", vpnLink, ip, set, w.counter("vpn-gateway"))
+		if p, err := netip.ParsePrefix(v.Cidr); err == nil && p.Addr().Is4() == (f.family == "4") {
+			fmt.Fprintf(&masquerade, "\t\t%s saddr %s oifname != %q %s daddr %s masquerade comment \"gateway\"\n", ip, p.Masked(), vpnLink, ip, set)
 		}
 	}
-	if len(joined) == 0 {
-		return "", fmt.Errorf("no ports")
+	w.chains.WriteString("\t}\n")
+	if masquerade.Len() > 0 {
+		w.chains.WriteString("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" + masquerade.String() + "\t}\n")
 	}
-	var list []string
-	for _, r := range joined {
-		if r[0] == r[1] {
-			list = append(list, fmt.Sprint(r[0]))
-		} else {
-			list = append(list, fmt.Sprintf("%d-%d", r[0], r[1]))
-		}
-	}
-	return w.named(fmt.Sprintf("rule%d_ports", i), "inet_service", list), nil
-}
-
-// members writes the sets with the addresses of a pool's members.
-func (w *writer) members(pool string) {
-	var v4, v6 []netip.Addr
-	for _, m := range w.state.Members[pool] {
-		a, err := netip.ParseAddr(m.Address)
-		switch {
-		case err != nil: // no address yet
-		case a.Is4():
-			v4 = append(v4, a)
-		default:
-			v6 = append(v6, a.WithZone(""))
-		}
-	}
-	for _, s := range []struct {
-		name, kind string
-		list       []netip.Addr
-	}{{"pool4_" + pool, "ipv4_addr", v4}, {"pool6_" + pool, "ipv6_addr", v6}} {
-		slices.SortFunc(s.list, netip.Addr.Compare)
-		fmt.Fprintf(&w.sets, "\tset %s {\n\t\ttype %s\n", s.name, s.kind)
-		if list := slices.Compact(s.list); len(list) > 0 {
-			text := make([]string, len(list))
-			for i, a := range list {
-				text[i] = a.String()
-			}
-			fmt.Fprintf(&w.sets, "\t\telements = { %s }\n", strings.Join(text, ", "))
-		}
-		w.sets.WriteString("\t}\n")
-	}
-}
-
-// sources parses ranges, sorted and without those that another one contains: nft refuses overlaps.
-func sources(cidrs []string) (v4, v6 []netip.Prefix, err error) {
-	var all []netip.Prefix
-	for _, c := range cidrs {
-		p, err := netip.ParsePrefix(c)
-		if err != nil {
-			a, err2 := netip.ParseAddr(c)
-			if err2 != nil {
-				return nil, nil, fmt.Errorf("bad source %q", c)
-			}
-			p = netip.PrefixFrom(a.WithZone(""), a.BitLen())
-		}
-		all = append(all, p.Masked())
-	}
-	slices.SortFunc(all, func(a, b netip.Prefix) int {
-		if a.Bits() != b.Bits() {
-			return a.Bits() - b.Bits()
-		}
-		return a.Addr().Compare(b.Addr())
-	})
-	for _, p := range all {
-		list := &v6
-		if p.Addr().Is4() {
-			list = &v4
-		}
-		if !slices.ContainsFunc(*list, func(wider netip.Prefix) bool { return wider.Contains(p.Addr()) }) {
-			*list = append(*list, p)
-		}
-	}
-	return v4, v6, nil
-}
-
-func isAny(list []netip.Prefix) bool { return len(list) == 1 && list[0].Bits() == 0 }
-
-// validName guards the language of nft against names that admission would have refused.
-func validName(s string) bool {
-	return s != "" && len(s) <= 63 && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
-	})
-}
-
-func comment(name string) string {
-	if validName(name) {
-		return name
-	}
-	return "rule"
 }

@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	mainPath   = "/etc/chrony/chrony.conf"
-	ownPath    = "/etc/chrony/conf.d/provisionr.conf"
-	dropInPath = "/etc/systemd/system/chrony.service.d/provisionr.conf"
-	unit       = "chrony.service"
 	// mark is what comments out a line of the distribution.
 	mark = "#provisionr# "
 	// maxMain bounds what is read of chrony.conf.
@@ -28,24 +24,21 @@ const (
 	capSysTime = 25
 )
 
-// dropIn runs chronyd in a machine that may not set the clock. The condition and command replace those of Debian's unit.
+// dropIn runs chronyd in a machine that may not set the clock. The condition and command replace those of the unit.
 const dropIn = `# Managed by provisionr-agent: this machine may not set the clock, so that chronyd only observes it.
 [Unit]
 ConditionCapability=
 
 [Service]
 ExecStart=
-ExecStart=!/usr/sbin/chronyd -x $DAEMON_OPTS
+ExecStart=%s
 `
 
-// New returns the resource for time; none where the pool wants package chrony absent.
+// New returns the resource for time. Which daemon keeps it is decided when it is looked at: packages come before it.
 func New(s *desired.State, h *host.Host) []converge.Resource {
-	for _, p := range s.Pool.GetPackages() {
-		if p.Name == "chrony" && p.Absent {
-			return nil
-		}
-	}
-	return []converge.Resource{&chrony{host: h, servers: s.Machine.GetNtpServers()}}
+	c := &clock{host: h, servers: s.Machine.GetNtpServers(), pools: s.Machine.GetNtpPools()}
+	c.wanted, c.unwanted = listed(s.Pool.GetPackages(), "chrony")
+	return []converge.Resource{c}
 }
 
 // MaySetClock reports whether the machine may set its clock: whether CAP_SYS_TIME is in the bounding set of PID 1
@@ -67,53 +60,98 @@ func MaySetClock(h *host.Host) (bool, error) {
 	return false, errors.New("cannot read capabilities: no CapBnd in /proc/1/status")
 }
 
-type chrony struct {
-	host    *host.Host
-	servers []string
+type clock struct {
+	host             *host.Host
+	servers, pools   []string
+	wanted, unwanted bool
 }
 
 // Name implements converge.Resource.
-func (c *chrony) Name() string { return "ntp/chrony" }
+func (c *clock) Name() string { return "ntp/clock" }
 
 // After implements converge.Ordered: the package brings the files that are changed here; servers may be names.
-func (c *chrony) After() []string { return []string{"package", "resolver"} }
+func (c *clock) After() []string { return []string{"package", "resolver"} }
 
-// files returns chrony's files as wanted.
-func (c *chrony) files() (*conffile.Set, error) {
-	own := conffile.File{Path: ownPath, Content: sources(c.servers), Absent: len(c.servers) == 0}
+// Triggers implements converge.Triggered.
+func (c *clock) Triggers() []converge.Trigger {
+	var all []converge.Trigger
+	for _, d := range []daemon{debianChrony, fedoraChrony, timesyncd} {
+		all = append(all, converge.Trigger{Kind: converge.OnUnit, Name: d.unit}, converge.Trigger{Kind: converge.OnFile, Name: d.ownPath})
+		if d.mainPath != "" {
+			all = append(all, converge.Trigger{Kind: converge.OnFile, Name: d.mainPath})
+		}
+	}
+	return all
+}
+
+// daemon asks which one keeps time, and how its unit is. Units that cannot change the answer are not asked for.
+func (c *clock) daemon(ctx context.Context) (daemon, host.Unit, error) {
+	f := facts{wanted: c.wanted, unwanted: c.unwanted}
+	units := make(map[daemon]host.Unit)
+	for _, ask := range []struct {
+		daemon daemon
+		there  *bool
+	}{{debianChrony, &f.debian}, {fedoraChrony, &f.fedora}, {timesyncd, &f.timesyncd}} {
+		u, err := c.host.Units.Unit(ctx, ask.daemon.unit)
+		if err != nil {
+			return daemon{}, host.Unit{}, err
+		}
+		units[ask.daemon] = u
+		if *ask.there = u.Load != "not-found" && u.Load != "masked"; *ask.there && !c.unwanted {
+			break
+		}
+	}
+	f.dnf = !f.debian && conffile.Exists(c.host, "/etc/dnf/dnf.conf") && !conffile.Exists(c.host, "/var/lib/dpkg/status")
+	d := choose(f)
+	return d, units[d], nil
+}
+
+// files returns the daemon's files as wanted, and whether it may run: what cannot observe is of no use where it may not set.
+func (c *clock) files(d daemon) (*conffile.Set, bool, error) {
+	given := len(c.servers)+len(c.pools) > 0
 	may, err := MaySetClock(c.host)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	files := []conffile.File{own, {Path: dropInPath, Content: []byte(dropIn), Absent: may}}
-	now, err := conffile.Read(c.host, mainPath, maxMain)
+	if d == timesyncd {
+		own := conffile.File{Path: d.ownPath, Content: timesyncdConf(c.servers, c.pools), Absent: !given}
+		return conffile.NewSet(c.host, "ntp", own), may, nil
+	}
+	files := []conffile.File{
+		{Path: d.ownPath, Content: sources(c.servers, c.pools), Absent: !given},
+		{Path: d.dropInPath, Content: fmt.Appendf(nil, dropIn, d.command), Absent: may},
+	}
+	now, err := conffile.Read(c.host, d.mainPath, maxMain)
 	switch {
 	case err == nil:
-		files = append(files, conffile.File{Path: mainPath, Content: disable(now, len(c.servers) > 0)})
+		files = append(files, conffile.File{Path: d.mainPath, Content: disable(now, given, d.include)})
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
+		return nil, false, err
 	}
-	return conffile.NewSet(c.host, "ntp", files...), nil
+	return conffile.NewSet(c.host, "ntp", files...), true, nil
 }
 
 // Check implements converge.Resource.
-func (c *chrony) Check(ctx context.Context) (converge.Diff, error) {
-	set, err := c.files()
+func (c *clock) Check(ctx context.Context) (converge.Diff, error) {
+	d, u, err := c.daemon(ctx)
+	if err != nil || d == (daemon{}) {
+		return converge.Diff{}, err
+	}
+	set, runs, err := c.files(d)
 	if err != nil {
 		return converge.Diff{}, err
 	}
-	d, err := set.Check()
+	diff, err := set.Check()
 	if err != nil {
 		return converge.Diff{}, err
 	}
-	u, err := c.host.Units.Unit(ctx, unit)
-	if err != nil {
-		return converge.Diff{}, err
+	if !runs {
+		return converge.Diff{Text: diff}, nil
 	}
-	return converge.Diff{Text: textdiff.Join(d, state(u))}, nil
+	return converge.Diff{Text: textdiff.Join(diff, state(d.unit, u))}, nil
 }
 
-func state(u host.Unit) string {
+func state(unit string, u host.Unit) string {
 	switch {
 	case u.Load == "not-found":
 		return unit + ": not installed"
@@ -126,63 +164,40 @@ func state(u host.Unit) string {
 }
 
 // Apply implements converge.Resource.
-func (c *chrony) Apply(ctx context.Context) error {
-	set, err := c.files()
+func (c *clock) Apply(ctx context.Context) error {
+	d, _, err := c.daemon(ctx)
+	if err != nil || d == (daemon{}) {
+		return err
+	}
+	set, runs, err := c.files(d)
 	if err != nil {
 		return err
 	}
 	restarted := false
 	err = set.Apply(func() error {
-		if err := c.host.Units.DaemonReload(ctx); err != nil {
+		if err := c.host.Units.DaemonReload(ctx); err != nil || !runs {
 			return err
 		}
 		restarted = true
-		return c.host.Units.Restart(ctx, unit)
+		return c.host.Units.Restart(ctx, d.unit)
 	})
 	if err != nil {
-		return fmt.Errorf("cannot configure chrony: %w", err)
+		return fmt.Errorf("cannot configure %s: %w", d.name, err)
 	}
-	u, err := c.host.Units.Unit(ctx, unit)
+	if !runs {
+		return nil
+	}
+	u, err := c.host.Units.Unit(ctx, d.unit)
 	if err != nil {
 		return err
 	}
 	if u.File != "enabled" {
-		if err := c.host.Units.Enable(ctx, unit); err != nil {
+		if err := c.host.Units.Enable(ctx, d.unit); err != nil {
 			return err
 		}
 	}
 	if u.Active != "active" && !restarted {
-		return c.host.Units.Start(ctx, unit)
+		return c.host.Units.Start(ctx, d.unit)
 	}
 	return nil
-}
-
-// sources returns our part of chrony.conf(5).
-func sources(servers []string) []byte {
-	var b strings.Builder
-	b.WriteString("# Managed by provisionr-agent.\n")
-	for _, s := range servers {
-		b.WriteString("server " + s + " iburst minpoll 4 maxpoll 6\n")
-	}
-	// Steps when off by more than 0.1 s, in the first three updates after the start.
-	b.WriteString("makestep 0.1 3\n")
-	return []byte(b.String())
-}
-
-// disable comments out what contends with our part, or, with off false, takes our marks away.
-func disable(now []byte, off bool) []byte {
-	var b strings.Builder
-	for line := range strings.Lines(string(now)) {
-		rest, marked := strings.CutPrefix(line, mark)
-		f := strings.Fields(rest)
-		contends := len(f) > 0 && (f[0] == "pool" || f[0] == "server" || f[0] == "makestep")
-		switch {
-		case marked && !off, marked && !contends:
-			line = rest
-		case !marked && off && contends:
-			line = mark + line
-		}
-		b.WriteString(line)
-	}
-	return []byte(b.String())
 }

@@ -32,20 +32,89 @@ sourcedir /run/chrony-dhcp
 `
 
 func TestDisableAndBack(t *testing.T) {
-	if diff := cmp.Diff(disabled, string(disable([]byte(debian), true))); diff != "" {
+	if diff := cmp.Diff(disabled, string(disable([]byte(debian), true, ""))); diff != "" {
 		t.Error(diff)
 	}
 	lines := rapid.SliceOf(rapid.SampledFrom([]string{"pool a\n", "server b\n", " makestep 1 3\n", "# pool c\n", "poolish\n", "\n", "pool"}))
 	rapid.Check(t, func(t *rapid.T) {
 		text := []byte(strings.Join(lines.Draw(t, "lines"), ""))
-		off := disable(text, true)
-		if got := disable(off, true); string(got) != string(off) {
+		off := disable(text, true, "")
+		if got := disable(off, true, ""); string(got) != string(off) {
 			t.Fatalf("not stable: %q", got)
 		}
-		if got := disable(off, false); string(got) != string(text) {
+		if got := disable(off, false, ""); string(got) != string(text) {
 			t.Fatalf("not the same again: %q of %q", got, text)
 		}
 	})
+}
+
+const (
+	unit       = "chrony.service"
+	ownPath    = "/etc/chrony/conf.d/provisionr.conf"
+	mainPath   = "/etc/chrony/chrony.conf"
+	dropInPath = "/etc/systemd/system/chrony.service.d/provisionr.conf"
+)
+
+func TestChoose(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		facts facts
+		want  daemon
+	}{
+		{"Debian with the default packages", facts{wanted: true, debian: true}, debianChrony},
+		{"Debian, chrony to be installed in place of timesyncd", facts{wanted: true, timesyncd: true}, debianChrony},
+		{"Ubuntu 24.04's image", facts{timesyncd: true}, timesyncd},
+		{"Ubuntu with both", facts{debian: true, timesyncd: true}, debianChrony},
+		{"chrony not wanted", facts{unwanted: true, timesyncd: true}, timesyncd},
+		{"chrony not wanted, and still there", facts{unwanted: true, debian: true, timesyncd: true}, timesyncd},
+		{"nothing wanted", facts{unwanted: true}, daemon{}},
+		{"Fedora and Rocky", facts{fedora: true, dnf: true}, fedoraChrony},
+		{"Fedora, to be installed", facts{wanted: true, dnf: true}, fedoraChrony},
+		{"nothing there", facts{}, debianChrony},
+	} {
+		if got := choose(c.facts); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got.unit, c.want.unit)
+		}
+	}
+}
+
+func TestFedoraIncludesOurPart(t *testing.T) {
+	const before = "# Use public servers\npool 2.fedora.pool.ntp.org iburst\nmakestep 1.0 3\nrtcsync"
+	const after = "# Use public servers\n#provisionr# pool 2.fedora.pool.ntp.org iburst\n#provisionr# makestep 1.0 3\nrtcsync\ninclude /etc/chrony.d/provisionr.conf\n"
+	on := disable([]byte(before), true, fedoraChrony.include)
+	if diff := cmp.Diff(after, string(on)); diff != "" {
+		t.Error(diff)
+	}
+	if again := disable(on, true, fedoraChrony.include); string(again) != after {
+		t.Errorf("again: %q", again)
+	}
+	if off := disable(on, false, fedoraChrony.include); string(off) != before+"\n" {
+		t.Errorf("off: %q", off)
+	}
+}
+
+func TestTimesyncd(t *testing.T) {
+	for capabilities, log := range map[string][]string{
+		"000001ffffffffff": {"daemon-reload", "restart " + timesyncd.unit}, "00000000a80425fb": {"daemon-reload"},
+	} {
+		h, u := machine(t, capabilities)
+		u.Set(timesyncd.unit, host.Unit{Load: "loaded", Active: "inactive", File: "enabled"})
+		settle(t, h, "10.0.0.1", "ntp.example")
+		own, err := os.ReadFile(filepath.Join(h.Root, timesyncd.ownPath))
+		if want := "# Managed by provisionr-agent.\n[Time]\nNTP=\nNTP=10.0.0.1 ntp.example\nFallbackNTP=\nPollIntervalMaxSec=64\n"; err != nil || string(own) != want {
+			t.Errorf("our part %q, %v", own, err)
+		}
+		if got := u.Log(); !slices.Equal(got, log) {
+			t.Errorf("units: %v, want %v", got, log)
+		}
+	}
+}
+
+func TestPools(t *testing.T) {
+	want := "# Managed by provisionr-agent.\nserver a iburst minpoll 4 maxpoll 6\npool b iburst\nmakestep 0.1 3\n"
+	if got := string(sources([]string{"a"}, []string{"b"})); got != want {
+		t.Errorf("got %q", got)
+	}
 }
 
 func machine(t *testing.T, capabilities string) (*host.Host, *hosttest.Units) {

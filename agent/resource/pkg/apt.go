@@ -3,230 +3,194 @@ package pkg
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
-	"github.com/provisionr/provisionr/agent/resource/internal/command"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
 const (
-	updateTimeout    = 5 * time.Minute
-	installTimeout   = 25 * time.Minute
-	configureTimeout = 15 * time.Minute
-	// lockTimeout is how long apt waits for another program that holds dpkg's lock, in seconds.
-	lockTimeout = "300"
-
-	listsDir   = "/var/lib/apt/lists"
-	stampPath  = conffile.StateDir + "/apt-updated"
-	manDBIndex = "/var/lib/man-db/auto-update"
+	listsDir  = "/var/lib/apt/lists"
+	stampPath = conffile.StateDir + "/apt-updated"
+	// settledPath says that a first transaction has ended: the machine may be in service.
+	settledPath = conffile.StateDir + "/packages-settled"
 )
 
-var aptEnv = []string{"DEBIAN_FRONTEND=noninteractive", "APT_LISTCHANGES_FRONTEND=none", "NEEDRESTART_MODE=l", "UCF_FORCE_CONFFOLD=1"}
+// aptEnv is the environment of apt and dpkg. DPKG_FRONTEND_LOCKED tells dpkg that we hold its frontend's lock (dpkg(1)).
+var aptEnv = []string{"DEBIAN_FRONTEND=noninteractive", "APT_LISTCHANGES_FRONTEND=none", "NEEDRESTART_MODE=l", "UCF_FORCE_CONFFOLD=1", "DPKG_FRONTEND_LOCKED=1"}
 
 // options of every apt-get call.
-var options = []string{"-q", "-y", "-o", "DPkg::Lock::Timeout=" + lockTimeout, "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30"}
+var options = []string{"-q", "-y", "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30"}
 
-// Apply implements converge.Resource.
-func (p *packages) Apply(ctx context.Context) (err error) {
-	if err := allowServices(p.host); err != nil {
-		return err
-	}
-	c, err := p.compare()
-	if err != nil {
-		return err
-	}
-	if !c.repair && len(c.targets) == 0 {
-		return nil
-	}
-	allow, err := deny(p.host)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, allow()) }()
-	if err := conffile.Apply(p.host, &conffile.File{Path: manDBIndex, Absent: true}); err != nil {
-		return err
-	}
-	if c.repair {
-		if err := p.configure(ctx); err != nil {
-			return err
-		}
-		if c, err = p.compare(); err != nil {
-			return err
-		}
-	}
-	if len(c.targets) == 0 {
-		return nil
-	}
-	return p.transact(ctx, c.targets)
+// ownLock is for calls that would take the lock that we hold already.
+var ownLock = []string{"-o", "Debug::NoLocking=1"}
+
+// forces are dpkg's: configuration files stay as they are.
+var forces = []string{"--force-confdef", "--force-confold"}
+
+// apt is the manager of Debian's packages.
+type apt struct {
+	host   *host.Host
+	limits limits
+	status status
 }
 
-// configure ends an interrupted transaction.
-func (p *packages) configure(ctx context.Context) error {
-	r, err := p.host.Commands.Run(ctx, host.Command{
-		Path: "dpkg", Args: []string{"--force-confdef", "--force-confold", "--configure", "-a"}, Env: aptEnv, Timeout: configureTimeout,
-	})
+func (a *apt) triggers() []converge.Trigger {
+	return []converge.Trigger{{Kind: converge.OnFile, Name: statusPath}}
+}
+
+func (a *apt) matches(want, have string) bool { return want == have }
+
+func (a *apt) read(context.Context) (*installed, error) {
+	in, err := a.status.read()
 	if err != nil {
-		return fmt.Errorf("cannot end the interrupted package transaction: %w", err)
+		return nil, err
 	}
-	if r.Exit != 0 {
-		return classify("end the interrupted package transaction", r)
+	all := *in
+	interrupted, err := a.status.interrupted()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if interrupted {
+		all.troubles = append(all.troubles, "dpkg was interrupted")
+	}
+	if conffile.Exists(a.host, journalPath) {
+		all.troubles = append(all.troubles, "a package transaction was interrupted")
+	}
+	if leftover(a.host) {
+		all.leftovers = append(all.leftovers, policyPath+": left from an interrupted transaction, services cannot start")
+	}
+	return &all, nil
+}
+
+// begin takes dpkg's lock, keeps services down, and puts off man-db's index.
+func (a *apt) begin(ctx context.Context) (func() error, error) {
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := allowServices(a.host); err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	allow, err := deny(a.host)
+	if err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	putOff, err := a.putOffIndex()
+	if err != nil {
+		return nil, errors.Join(err, allow(), unlock())
+	}
+	return func() error { return errors.Join(putOff(ctx), allow(), unlock()) }, nil
 }
 
 // transact fetches the lists if needed, and installs; if the lists do not know what is wanted, it fetches them and tries again.
-func (p *packages) transact(ctx context.Context, targets []string) error {
-	stale, err := p.listsStale()
-	if err != nil {
+func (a *apt) transact(ctx context.Context, c *change) error {
+	if err := a.freshen(ctx); err != nil {
 		return err
 	}
-	if stale {
-		if err := p.update(ctx); err != nil {
-			return err
-		}
-		return p.install(ctx, targets)
-	}
-	err = p.install(ctx, targets)
+	err := a.change(ctx, c)
 	if !errs.Is(err, errs.NotFound) {
 		return err
 	}
-	if err := p.update(ctx); err != nil {
+	if err := a.update(ctx); err != nil {
 		return err
 	}
-	return p.install(ctx, targets)
+	return a.change(ctx, c)
 }
 
-func (p *packages) update(ctx context.Context) error {
+// freshen fetches the lists where they are older than the sources.
+func (a *apt) freshen(ctx context.Context) error {
+	stale, err := a.listsStale()
+	if err != nil || !stale {
+		return err
+	}
+	return a.update(ctx)
+}
+
+func (a *apt) update(ctx context.Context) error {
 	args := append(slices.Clone(options), "-o", "APT::Update::Error-Mode=any", "update")
-	r, err := p.host.Commands.Run(ctx, host.Command{Path: "apt-get", Args: args, Env: aptEnv, Timeout: updateTimeout})
-	if err != nil {
-		return errs.New(errs.Unavailable, "cannot fetch the package lists: %w", err)
+	if err := a.run(ctx, "fetch the package lists", host.Command{Path: "apt-get", Args: args, Timeout: a.limits.update}); err != nil {
+		return err
 	}
-	if r.Exit != 0 {
-		return classify("fetch the package lists", r)
-	}
-	return conffile.Apply(p.host, &conffile.File{Path: stampPath, Content: []byte("apt-get update succeeded when this file was written\n")})
+	return conffile.Apply(a.host, &conffile.File{Path: stampPath, Content: []byte("apt-get update succeeded when this file was written\n")})
 }
 
-func (p *packages) install(ctx context.Context, targets []string) error {
-	args := append(slices.Clone(options),
-		"--no-install-recommends", "--allow-downgrades",
-		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-unsafe-io",
-		"install")
-	args = append(args, targets...)
-	r, err := p.host.Commands.Run(ctx, host.Command{Path: "apt-get", Args: args, Env: aptEnv, Timeout: installTimeout})
+// change carries out one transaction, under a journal.
+func (a *apt) change(ctx context.Context, c *change) error {
+	var adds []*stanza
+	if len(c.remove) == 0 {
+		var err error
+		if adds, err = a.additions(ctx, c.install); err != nil {
+			return err
+		}
+	}
+	names := make([]string, 0, len(adds))
+	for _, s := range adds {
+		names = append(names, s.name)
+	}
+	for _, t := range c.install {
+		names = append(names, t.name)
+	}
+	if err := a.openJournal(names); err != nil {
+		return err
+	}
+	err := a.add(ctx, c.install, adds)
+	if len(adds) == 0 || err != nil && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Exhausted) {
+		// What dpkg refused apt may know how to do.
+		err = a.install(ctx, c)
+	}
+	// Whatever became of it, what was written is made durable: a journal would only say what dpkg's own state says.
+	if err := errors.Join(err, a.closeJournal()); err != nil {
+		return err
+	}
+	return conffile.Apply(a.host, &conffile.File{Path: settledPath, Content: []byte("the first package transaction ended when this file was written\n")})
+}
+
+// install leaves the transaction to apt-get.
+func (a *apt) install(ctx context.Context, c *change) error {
+	args := append(slices.Clone(options), ownLock...)
+	args = append(args, "--no-install-recommends", "--allow-downgrades", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+	if !conffile.Exists(a.host, settledPath) {
+		args = append(args, "-o", "Dpkg::Options::=--force-unsafe-io")
+	}
+	args = append(args, "install")
+	for _, t := range c.install {
+		if t.version != "" {
+			args = append(args, t.name+"="+t.version)
+		} else {
+			args = append(args, t.name)
+		}
+	}
+	for _, name := range c.remove {
+		args = append(args, name+"-")
+	}
+	return a.run(ctx, "change packages", host.Command{Path: "apt-get", Args: args, Timeout: a.limits.transaction})
+}
+
+// setHolds sets dpkg's selections.
+func (a *apt) setHolds(ctx context.Context, hold, release []string) error {
+	var lines strings.Builder
+	for _, name := range hold {
+		lines.WriteString(name + " hold\n")
+	}
+	for _, name := range release {
+		lines.WriteString(name + " install\n")
+	}
+	return a.run(ctx, "hold packages", host.Command{Path: "dpkg", Args: []string{"--set-selections"}, Stdin: strings.NewReader(lines.String())})
+}
+
+// run runs apt-get or dpkg. One that did not end is Unavailable: it is tried again.
+func (a *apt) run(ctx context.Context, verb string, c host.Command) error {
+	c.Env = aptEnv
+	r, err := a.host.Commands.Run(ctx, c)
 	if err != nil {
-		return errs.New(errs.Unavailable, "cannot change packages: %w", err)
+		return errs.New(errs.Unavailable, "cannot %s: %w", verb, err)
 	}
 	if r.Exit != 0 {
-		return classify("change packages", r)
+		return classify(verb, r)
 	}
 	return nil
-}
-
-// listsStale reports whether the archives' lists are missing or older than the sources. A list's modification time is the
-// archive's, so that its change time, and our stamp, tell when it was fetched.
-func (p *packages) listsStale() (bool, error) {
-	fetched, err := newest(p.host, listsDir, "*Release", changeTime)
-	if err != nil || fetched.IsZero() {
-		return true, err
-	}
-	stamp, err := newest(p.host, conffile.StateDir, "apt-updated", changeTime)
-	if err != nil {
-		return true, err
-	}
-	if stamp.After(fetched) {
-		fetched = stamp
-	}
-	for _, s := range []struct{ dir, pattern string }{
-		{"/etc/apt", "sources.list"}, {"/etc/apt/sources.list.d", "*"}, {"/etc/apt/keyrings", "*"},
-	} {
-		changed, err := newest(p.host, s.dir, s.pattern, fs.FileInfo.ModTime)
-		if err != nil || changed.After(fetched) {
-			return true, err
-		}
-	}
-	return false, nil
-}
-
-func changeTime(info fs.FileInfo) time.Time {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return time.Unix(st.Ctim.Unix())
-	}
-	return info.ModTime()
-}
-
-// newest returns the latest time of the files in a directory that match; zero if there are none.
-func newest(h *host.Host, dir, pattern string, at func(fs.FileInfo) time.Time) (time.Time, error) {
-	var last time.Time
-	names, err := conffile.List(h, dir, pattern)
-	if err != nil || len(names) == 0 {
-		return last, err
-	}
-	root, _, err := conffile.Parent(h, dir+"/"+names[0], false)
-	if err != nil {
-		return last, err
-	}
-	defer root.Close()
-	for _, name := range names {
-		info, err := root.Stat(name)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a dangling link, or removed meanwhile
-		}
-		if err != nil {
-			return last, err
-		}
-		if t := at(info); t.After(last) {
-			last = t
-		}
-	}
-	return last, nil
-}
-
-// failures are what apt and dpkg say, in order of precedence, and what it means.
-var failures = []struct {
-	words string
-	kind  errs.Kind
-	means string
-	hint  string
-}{
-	{"Could not get lock", errs.Unavailable, "another program holds the package manager's lock", "it is tried again; see who holds it with: fuser -v /var/lib/dpkg/lock-frontend"},
-	{"was locked by another process", errs.Unavailable, "another program holds the package manager's lock", "it is tried again; see who holds it with: fuser -v /var/lib/dpkg/lock-frontend"},
-	{"No space left on device", errs.Exhausted, "the disk is full", "free some space"},
-	{"Unable to locate package", errs.NotFound, "a package is in no repository", "correct its name, or add the repository that has it"},
-	{"has no installation candidate", errs.NotFound, "a package is in no repository", "correct its name, or add the repository that has it"},
-	{"was not found", errs.NotFound, "a version is in no repository", "list the versions with: apt-cache policy PACKAGE"},
-	{"404  Not Found", errs.NotFound, "an archive no longer has a file of its lists", "it is tried again with fresh lists"},
-	{"NO_PUBKEY", errs.Denied, "an archive is signed with a key that its repository does not name", "correct signedBy of the repository"},
-	{"is not signed", errs.Denied, "an archive is not signed", "use a signed archive"},
-	{"Temporary failure resolving", errs.Unavailable, "an archive's name does not resolve", "see the machine's dns proofs"},
-	{"Could not resolve", errs.Unavailable, "an archive's name does not resolve", "see the machine's dns proofs"},
-	{"Could not connect", errs.Unavailable, "an archive cannot be reached", "it is tried again"},
-	{"Unable to connect", errs.Unavailable, "an archive cannot be reached", "it is tried again"},
-	{"Connection timed out", errs.Unavailable, "an archive cannot be reached", "it is tried again"},
-	{"Connection failed", errs.Unavailable, "an archive cannot be reached", "it is tried again"},
-	{"Hash Sum mismatch", errs.Unavailable, "an archive is in mid-update", "it is tried again"},
-	{"File has unexpected size", errs.Unavailable, "an archive is in mid-update", "it is tried again"},
-	{"is not valid yet", errs.Unavailable, "the machine's clock is behind the archive's", "see the machine's clock proof"},
-	{"held broken packages", errs.Conflict, "the packages' dependencies contradict each other", "see with: apt-get install -s PACKAGE"},
-	{"unmet dependencies", errs.Conflict, "the packages' dependencies contradict each other", "see with: apt-get install -s PACKAGE"},
-}
-
-// classify makes an error with a kind of what a failed apt-get or dpkg said.
-func classify(verb string, r host.Result) error {
-	said := string(r.Stderr) + string(r.Stdout)
-	for _, f := range failures {
-		if strings.Contains(said, f.words) {
-			return errs.New(f.kind, "cannot %s: %s: %s", verb, f.means, command.Tail(r)).WithHint("%s", f.hint)
-		}
-	}
-	return errs.New(errs.Internal, "cannot %s: exit %d: %s", verb, r.Exit, command.Tail(r))
 }

@@ -59,9 +59,22 @@ func TestDiff(t *testing.T) {
 		{"half configured", "Package: nano\nStatus: install ok half-configured\nVersion: 1\n", false, pkg("nano", "", false), "nano is half-configured\n+nano", "nano"},
 		{"triggers", "Package: nano\nStatus: install ok triggers-pending\nVersion: 1\n", false, pkg("nano", "1", false), "nano is in triggers-pending", ""},
 	} {
-		got := diff([]*agentv1.Package{c.want}, parse([]byte(c.status)), c.interrupted)
-		if strings.Join(got.lines, "\n") != c.lines || strings.Join(got.targets, " ") != c.targets {
-			t.Errorf("%s: %q %q", c.name, got.lines, got.targets)
+		p := newPackages(&desired.State{Pool: &agentv1.PoolComponent{}}, &host.Host{}, defaultLimits)
+		p.want = []*agentv1.Package{c.want}
+		in := parse([]byte(c.status))
+		if c.interrupted {
+			in.troubles = append(in.troubles, "dpkg was interrupted")
+		}
+		got := p.diff(in, &noted{})
+		var targets []string
+		for _, t := range got.install {
+			targets = append(targets, strings.TrimSuffix(t.name+"="+t.version, "="))
+		}
+		for _, name := range got.remove {
+			targets = append(targets, name+"-")
+		}
+		if strings.Join(got.lines, "\n") != c.lines || strings.Join(targets, " ") != c.targets {
+			t.Errorf("%s: %q %q", c.name, got.lines, targets)
 		}
 		if got.repair != (strings.Contains(c.lines, "half") || strings.Contains(c.lines, "triggers") || c.interrupted) {
 			t.Errorf("%s: repair %v", c.name, got.repair)
@@ -106,7 +119,7 @@ func newMachine(t *testing.T) *machine {
 	h, c, _ := hosttest.New(t)
 	m := &machine{t, h, c}
 	m.write(statusPath, statusFile)
-	m.write(manDBIndex, "")
+	m.write(manDBFlag, "")
 	m.write(listsDir+"/deb.debian.org_debian_dists_bookworm_InRelease", "")
 	m.commands.On("apt-get", func(call hosttest.Call) (host.Result, error) {
 		mine, err := ours(&m.host)
@@ -114,7 +127,7 @@ func newMachine(t *testing.T) *machine {
 			t.Errorf("%s runs without the policy: %v", call.Line, err)
 		}
 		if _, targets, ok := strings.Cut(call.Line, " install "); ok {
-			if _, err := os.Stat(m.path(manDBIndex)); err == nil {
+			if _, err := os.Stat(m.path(manDBFlag)); err == nil {
 				t.Error("man-db's index is rebuilt in the transaction")
 			}
 			for name := range strings.FieldsSeq(targets) {

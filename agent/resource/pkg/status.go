@@ -20,16 +20,6 @@ const (
 	maxStatus = 64 << 20
 )
 
-// installed is what dpkg's status file says, reduced to what is asked.
-type installed struct {
-	// versions of the packages that are installed and configured.
-	versions map[string]string
-	// provided are the virtual packages that those provide.
-	provided map[string]bool
-	// broken are packages in the midst of a transaction, as "name is half-configured".
-	broken []string
-}
-
 // status reads the status file, again only when it changed.
 type status struct {
 	host *host.Host
@@ -78,7 +68,7 @@ func (s *status) interrupted() (bool, error) {
 
 // parse reads a status file (deb822 stanzas). What is no stanza is skipped.
 func parse(content []byte) *installed {
-	in := &installed{versions: make(map[string]string), provided: make(map[string]bool)}
+	in := &installed{versions: make(map[string]string), provided: make(map[string]bool), held: make(map[string]bool)}
 	for len(content) > 0 {
 		var stanza []byte
 		stanza, content, _ = bytes.Cut(content, []byte("\n\n"))
@@ -111,6 +101,9 @@ func (in *installed) add(stanza []byte) {
 	words := strings.Fields(state)
 	if name == "" || len(words) != 3 {
 		return
+	}
+	if words[0] == "hold" {
+		in.held[name] = true
 	}
 	switch words[2] {
 	case "installed":

@@ -10,6 +10,7 @@ import (
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
@@ -28,7 +29,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
 	starts := newStarts(h)
 	for _, want := range s.Pool.GetServices() {
-		list = append(list, &service{host: h, want: want, starts: starts})
+		list = append(list, &service{host: h, want: want, starts: starts, watched: watched(want)})
 	}
 	return list
 }
@@ -37,6 +38,8 @@ type service struct {
 	host   *host.Host
 	want   *agentv1.Service
 	starts *starts
+	// watched are the files whose content the unit is started with.
+	watched []string
 }
 
 // Name implements converge.Resource.
@@ -44,44 +47,96 @@ func (s *service) Name() string { return "service/" + s.want.Name }
 
 // After implements converge.Ordered.
 func (s *service) After() []string {
-	return []string{"package", "file", "user", "firewall", "hosts", "resolver", "ntp"}
+	return []string{
+		"package", "download", "file", "group", "user", "sysctl", "module", "timezone", "locale", "filesystem",
+		"network", "firewall", "vpn", "hosts", "resolver", "ntp",
+	}
+}
+
+// Triggers implements converge.Triggered. Files that the manifest names are those of other resources, which put them right first.
+func (s *service) Triggers() []converge.Trigger {
+	triggers := []converge.Trigger{{Kind: converge.OnUnit, Name: s.want.Name}}
+	if s.want.Content != nil {
+		triggers = append(triggers, converge.Trigger{Kind: converge.OnFile, Name: contentPath(s.want.Name)})
+	}
+	if s.want.Override != nil {
+		triggers = append(triggers, converge.Trigger{Kind: converge.OnFile, Name: overridePath(s.want.Name)})
+	}
+	return triggers
 }
 
 // Check implements converge.Resource.
 func (s *service) Check(ctx context.Context) (converge.Diff, error) {
+	set, err := s.files()
+	if err != nil {
+		return converge.Diff{}, err
+	}
+	text, err := set.Check()
+	if err != nil {
+		return converge.Diff{}, err
+	}
 	u, err := s.host.Units.Unit(ctx, s.want.Name)
 	if err != nil {
 		return converge.Diff{}, err
 	}
-	diffs := s.compare(u)
+	diffs := append([]string{text}, s.compare(u)...)
 	if s.want.Running && runs(u) {
-		changed, err := s.starts.changed(s.want.Name, s.want.RestartOn)
+		why, err := s.outdated(u)
 		if err != nil {
 			return converge.Diff{}, err
 		}
-		if len(changed) > 0 {
-			diffs = append(diffs, "changed since the unit started: "+strings.Join(changed, ", "))
-		}
+		diffs = append(diffs, why)
 	}
 	return converge.Diff{Text: textdiff.Join(diffs...)}, nil
 }
 
+// files are the unit's own files. Those that are wanted depend on what is there.
+func (s *service) files() (*conffile.Set, error) {
+	files, err := unitFiles(s.host, s.want)
+	if err != nil {
+		return nil, err
+	}
+	return conffile.NewSet(s.host, "unit-"+s.want.Name, files...), nil
+}
+
+// outdated says why a unit that runs must be restarted, or "".
+func (s *service) outdated(u host.Unit) (string, error) {
+	changed, err := s.starts.changed(s.want.Name, s.watched)
+	if err != nil {
+		return "", err
+	}
+	if len(changed) > 0 {
+		return "changed since the unit started: " + strings.Join(changed, ", "), nil
+	}
+	gone, err := replaced(s.host, u.MainPID)
+	if err != nil || gone == "" {
+		return "", err
+	}
+	return "replaced since the unit started: " + gone, nil
+}
+
 // compare returns what differs in the unit's state.
 func (s *service) compare(u host.Unit) []string {
-	if missing(u) {
+	if missing(u) && !s.want.Masked {
 		if s.want.Running || s.want.Enabled {
 			return []string{"unit does not exist"}
 		}
 		return nil
 	}
 	var diffs []string
+	if s.want.Masked && !masked(u) {
+		diffs = append(diffs, "is "+u.File+", wanted masked")
+	}
+	if !s.want.Masked && masked(u) && (s.want.Running || s.want.Enabled) {
+		diffs = append(diffs, "is masked, wanted not masked")
+	}
 	if s.want.Running && !runs(u) {
 		diffs = append(diffs, "is "+u.Active+", wanted running")
 	}
 	if !s.want.Running && !stopped(u) {
 		diffs = append(diffs, "is "+u.Active+", wanted stopped")
 	}
-	if s.want.Enabled && !startsAtBoot(u) {
+	if s.want.Enabled && !startsAtBoot(u) && !masked(u) {
 		diffs = append(diffs, "is "+u.File+", wanted enabled")
 	}
 	if !s.want.Enabled && canDisable(u) {
@@ -89,6 +144,8 @@ func (s *service) compare(u host.Unit) []string {
 	}
 	return diffs
 }
+
+func masked(u host.Unit) bool { return u.Load == "masked" || u.File == "masked" }
 
 func missing(u host.Unit) bool { return u.Load == "not-found" }
 
@@ -106,6 +163,13 @@ func canDisable(u host.Unit) bool { return u.File == "enabled" || u.File == "ena
 
 // Apply implements converge.Resource.
 func (s *service) Apply(ctx context.Context) error {
+	set, err := s.files()
+	if err != nil {
+		return err
+	}
+	if err := set.Apply(func() error { return s.host.Units.DaemonReload(ctx) }); err != nil {
+		return err
+	}
 	u, err := s.find(ctx)
 	if err != nil {
 		return err
@@ -115,8 +179,22 @@ func (s *service) Apply(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.want.Masked {
+		if masked(u) {
+			return nil
+		}
+		return s.host.Units.Mask(ctx, s.want.Name)
+	}
+	if masked(u) && (s.want.Running || s.want.Enabled) {
+		if err := s.host.Units.Unmask(ctx, s.want.Name); err != nil {
+			return err
+		}
+		if u, err = s.find(ctx); err != nil {
+			return err
+		}
+	}
 	switch {
-	case s.want.Enabled && !startsAtBoot(u):
+	case s.want.Enabled && !startsAtBoot(u) && !missing(u):
 		err = s.host.Units.Enable(ctx, s.want.Name)
 	case !s.want.Enabled && canDisable(u):
 		err = s.host.Units.Disable(ctx, s.want.Name)
@@ -145,23 +223,23 @@ func (s *service) find(ctx context.Context) (host.Unit, error) {
 	return u, nil
 }
 
-// start starts the unit, or restarts it if files that it read have changed, and waits until it runs.
+// start starts the unit, or restarts it if what it runs with has changed, and waits until it runs.
 func (s *service) start(ctx context.Context, u host.Unit) error {
 	// Hashed before the start: what changes during it is noticed by the next check.
-	now, err := s.starts.hash(s.want.RestartOn)
+	now, err := s.starts.hash(s.watched)
 	if err != nil {
 		return err
 	}
-	changed, err := s.starts.changed(s.want.Name, s.want.RestartOn)
+	why, err := s.outdated(u)
 	if err != nil {
 		return err
 	}
 	switch {
 	case !runs(u):
 		err = s.host.Units.Start(ctx, s.want.Name)
-	case len(changed) > 0:
-		// A changed unit file needs to be read before.
-		if slices.ContainsFunc(changed, isUnitFile) {
+	case why != "":
+		// A changed unit file that another resource wrote needs to be read before.
+		if slices.ContainsFunc(s.want.RestartOn, isUnitFile) {
 			err = s.host.Units.DaemonReload(ctx)
 		}
 		if err == nil {
@@ -178,8 +256,6 @@ func (s *service) start(ctx context.Context, u host.Unit) error {
 	}
 	return s.starts.record(s.want.Name, now)
 }
-
-func isUnitFile(path string) bool { return strings.HasPrefix(path, "/etc/systemd/") }
 
 // settle waits until the unit is active.
 func (s *service) settle(ctx context.Context) error {

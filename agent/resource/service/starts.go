@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"github.com/provisionr/provisionr/agent/host"
@@ -52,9 +53,6 @@ func (s *starts) load() error {
 
 // changed returns the files whose content is not what the unit was started with.
 func (s *starts) changed(unit string, files []string) ([]string, error) {
-	if len(files) == 0 {
-		return nil, nil
-	}
 	now, err := s.hash(files)
 	if err != nil {
 		return nil, err
@@ -65,6 +63,12 @@ func (s *starts) changed(unit string, files []string) ([]string, error) {
 		return nil, err
 	}
 	var changed []string
+	// A unit file of ours that is no longer wanted changes the unit; any other that is no longer named does not.
+	for _, f := range []string{contentPath(unit), overridePath(unit)} {
+		if _, had := s.units[unit][f]; had && !slices.Contains(files, f) {
+			changed = append(changed, f)
+		}
+	}
 	for _, f := range files {
 		if s.units[unit][f] != now[f] {
 			changed = append(changed, f)
@@ -93,13 +97,13 @@ func (s *starts) hash(files []string) (map[string]string, error) {
 
 // record remembers that the unit was started with these contents.
 func (s *starts) record(unit string, files map[string]string) error {
-	if len(files) == 0 {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.load(); err != nil {
 		return err
+	}
+	if len(files) == 0 && len(s.units[unit]) == 0 {
+		return nil
 	}
 	s.units[unit] = files
 	content, err := json.Marshal(s.units)

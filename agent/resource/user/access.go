@@ -12,20 +12,14 @@ import (
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/accounts"
-	"github.com/provisionr/provisionr/agent/resource/internal/command"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
-const (
-	sudoersDir    = "/etc/sudoers.d"
-	sudoersPrefix = "provisionr-"
-)
-
 // keys returns authorized_keys(5) as wanted for an account.
 func (a *account) keys(u accounts.User) (*conffile.File, error) {
-	if !strings.HasPrefix(u.Home, "/") || u.Home == "/" {
+	if !usable(u.Home) {
 		return nil, errs.New(errs.Conflict, "cannot write the ssh keys of %s: its home directory is %q", u.Name, u.Home)
 	}
 	var b strings.Builder
@@ -33,7 +27,7 @@ func (a *account) keys(u accounts.User) (*conffile.File, error) {
 		b.WriteString(strings.TrimSpace(k) + "\n")
 	}
 	return &conffile.File{
-		Path: u.Home + "/.ssh/authorized_keys", Content: []byte(b.String()), Mode: 0o600,
+		Path: u.Home + "/.ssh/authorized_keys", Content: []byte(b.String()), Mode: 0o600, Public: true,
 		Owner: &host.Owner{UID: u.UID, GID: u.GID},
 		// No keys at all: no file.
 		Absent: len(a.want.SshKeys) == 0,
@@ -42,6 +36,9 @@ func (a *account) keys(u accounts.User) (*conffile.File, error) {
 
 // checkKeys returns what differs in the keys and the directory that they are in.
 func (a *account) checkKeys(u accounts.User) (string, error) {
+	if len(a.want.SshKeys) == 0 && !usable(u.Home) {
+		return "", nil
+	}
 	f, err := a.keys(u)
 	if err != nil {
 		return "", err
@@ -68,6 +65,9 @@ func (a *account) checkKeys(u accounts.User) (string, error) {
 
 // writeKeys writes the keys. The directories on the way are walked without following links of the account itself.
 func (a *account) writeKeys(u accounts.User) error {
+	if len(a.want.SshKeys) == 0 && !usable(u.Home) {
+		return nil
+	}
 	f, err := a.keys(u)
 	if err != nil || f.Absent {
 		if err == nil {
@@ -100,30 +100,6 @@ func (a *account) writeKeys(u accounts.User) error {
 		return fmt.Errorf("cannot protect %s/.ssh: %w", u.Home, err)
 	}
 	return host.WriteFile(ssh, "authorized_keys", f.Content, host.Attributes{Mode: f.Mode, Owner: f.Owner})
-}
-
-// sudoers returns the file that gives an account the right to sudo without a password (sudoers(5)), or its absence.
-func sudoers(name string, admin bool) conffile.File {
-	return conffile.File{
-		Path: sudoersDir + "/" + sudoersPrefix + name, Content: []byte(name + " ALL=(ALL:ALL) NOPASSWD: ALL\n"), Mode: 0o440, Absent: !admin,
-	}
-}
-
-// writeSudoers has visudo check the file before it is in place.
-func (a *account) writeSudoers(ctx context.Context) error {
-	if a.sudoers.Absent {
-		return conffile.Apply(a.host, &a.sudoers)
-	}
-	if d, err := conffile.Check(a.host, &a.sudoers, &a.seen[0]); err != nil || d == "" {
-		return err
-	}
-	_, err := command.Run(ctx, a.host, host.Command{
-		Path: "visudo", Args: []string{"-c", "-q", "-f", "-"}, Stdin: strings.NewReader(string(a.sudoers.Content)), Timeout: accountTimeout,
-	})
-	if err != nil {
-		return errs.New(errs.Conflict, "cannot give %s the right to sudo: %w", a.want.Name, err).WithHint("see that package sudo is installed")
-	}
-	return conffile.Apply(a.host, &a.sudoers)
 }
 
 // strays removes rights to sudo that we gave to accounts that are no longer listed.

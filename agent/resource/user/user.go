@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 
 const (
 	defaultShell = "/bin/bash"
+	// systemShell keeps people out of accounts of the system.
+	systemShell = "/usr/sbin/nologin"
 	// accountTimeout bounds useradd and its like; they wait for the databases' locks.
 	accountTimeout = 30 * time.Second
 )
@@ -28,12 +31,19 @@ const (
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
 	db := accounts.NewReader(h)
-	admins := make(map[string]bool)
-	for _, u := range s.Pool.GetUsers() {
-		list = append(list, &account{host: h, accounts: db, want: u, sudoers: sudoers(u.Name, u.Admin && !u.Absent)})
-		admins[sudoersPrefix+u.Name] = true
+	listed := make(map[string]bool)
+	after := []string{"package"}
+	for _, g := range s.Pool.GetGroups() {
+		if !g.Absent {
+			after = append(after, "group/"+g.Name)
+		}
 	}
-	return append(list, &strays{host: h, listed: admins})
+	for _, u := range s.Pool.GetUsers() {
+		file, err := sudoers(u)
+		list = append(list, &account{host: h, accounts: db, want: u, sudoers: file, broken: err, after: after})
+		listed[sudoersPrefix+u.Name] = true
+	}
+	return append(list, &strays{host: h, listed: listed})
 }
 
 type account struct {
@@ -41,22 +51,44 @@ type account struct {
 	accounts *accounts.Reader
 	want     *agentv1.User
 	sudoers  conffile.File
-	seen     [2]conffile.Seen
+	// broken is why the right to sudo cannot be given.
+	broken error
+	after  []string
+	seen   [2]conffile.Seen
 }
 
 // Name implements converge.Resource.
 func (a *account) Name() string { return "user/" + a.want.Name }
 
 // After implements converge.Ordered: packages bring groups, shells and sudo.
-func (a *account) After() []string { return []string{"package"} }
+func (a *account) After() []string { return a.after }
+
+// Triggers implements converge.Triggered.
+func (a *account) Triggers() []converge.Trigger {
+	files := []string{"/etc/passwd", "/etc/group", a.sudoers.Path}
+	if !a.want.Absent && len(a.want.SshKeys) > 0 {
+		files = append(files, a.home()+"/.ssh/authorized_keys")
+	}
+	var triggers []converge.Trigger
+	for _, f := range files {
+		triggers = append(triggers, converge.Trigger{Kind: converge.OnFile, Name: f})
+	}
+	return triggers
+}
 
 // Check implements converge.Resource.
 func (a *account) Check(context.Context) (converge.Diff, error) {
+	if a.broken != nil {
+		return converge.Diff{}, a.broken
+	}
 	db, err := a.accounts.Load()
 	if err != nil {
 		return converge.Diff{}, err
 	}
-	diffs := a.compare(db)
+	diffs, err := a.compare(db)
+	if err != nil {
+		return converge.Diff{}, err
+	}
 	d, err := conffile.Check(a.host, &a.sudoers, &a.seen[0])
 	if err != nil {
 		return converge.Diff{}, err
@@ -72,25 +104,45 @@ func (a *account) Check(context.Context) (converge.Diff, error) {
 	return converge.Diff{Text: textdiff.Join(diffs...)}, nil
 }
 
-// compare returns what differs in the databases.
-func (a *account) compare(db *accounts.DB) []string {
+// compare returns what differs in the databases, and whether the home directory is there.
+func (a *account) compare(db *accounts.DB) ([]string, error) {
 	u, exists := db.User(a.want.Name)
 	switch {
 	case a.want.Absent && exists:
-		return []string{"account exists, wanted absent"}
+		return []string{"account exists, wanted absent"}, nil
 	case a.want.Absent:
-		return nil
+		return nil, nil
 	case !exists:
-		return []string{"account is missing"}
+		return []string{"account is missing"}, nil
+	case a.want.Uid != 0 && u.UID != int(a.want.Uid):
+		return nil, errs.New(errs.Conflict, "cannot give account %s the number %d: it has %d", u.Name, a.want.Uid, u.UID).
+			WithHint("files carry the number: change it by usermod(8) by hand, or take uid out of the manifest")
 	}
 	var diffs []string
 	if a.want.Shell != "" && u.Shell != a.want.Shell {
 		diffs = append(diffs, "shell is "+u.Shell+", wanted "+a.want.Shell)
 	}
+	if a.want.Home != "" && u.Home != a.want.Home {
+		diffs = append(diffs, "home is "+u.Home+", wanted "+a.want.Home)
+	}
+	if !a.inFirstGroup(db, u) {
+		diffs = append(diffs, fmt.Sprintf("first group has number %d, wanted %s", u.GID, a.want.Group))
+	}
 	if missing := a.missingGroups(db, u); len(missing) > 0 {
 		diffs = append(diffs, "not in groups "+strings.Join(missing, ", "))
 	}
-	return diffs
+	if a.wantsHome() && usable(u.Home) && !conffile.Exists(a.host, u.Home) {
+		diffs = append(diffs, "home directory "+u.Home+" is missing")
+	}
+	return diffs, nil
+}
+
+func (a *account) inFirstGroup(db *accounts.DB, u accounts.User) bool {
+	if a.want.Group == "" {
+		return true
+	}
+	g, ok := db.Group(a.want.Group)
+	return ok && g.GID == u.GID
 }
 
 func (a *account) missingGroups(db *accounts.DB, u accounts.User) []string {
@@ -99,6 +151,9 @@ func (a *account) missingGroups(db *accounts.DB, u accounts.User) []string {
 
 // Apply implements converge.Resource.
 func (a *account) Apply(ctx context.Context) error {
+	if a.broken != nil {
+		return a.broken
+	}
 	db, err := a.accounts.Load()
 	if err != nil {
 		return err
@@ -128,6 +183,9 @@ func (a *account) Apply(ctx context.Context) error {
 	if u, exists = db.User(a.want.Name); !exists {
 		return errs.New(errs.Internal, "cannot add account %s: it is not in /etc/passwd afterwards", a.want.Name)
 	}
+	if err := a.makeHome(u); err != nil {
+		return err
+	}
 	if err := a.writeKeys(u); err != nil {
 		return err
 	}
@@ -135,7 +193,11 @@ func (a *account) Apply(ctx context.Context) error {
 }
 
 func (a *account) makeGroups(ctx context.Context, db *accounts.DB) error {
-	for _, g := range a.want.Groups {
+	groups := a.want.Groups
+	if a.want.Group != "" {
+		groups = append(slices.Clone(groups), a.want.Group)
+	}
+	for _, g := range groups {
 		if _, ok := db.Group(g); ok {
 			continue
 		}
@@ -148,18 +210,40 @@ func (a *account) makeGroups(ctx context.Context, db *accounts.DB) error {
 
 func (a *account) add(ctx context.Context, db *accounts.DB) error {
 	shell := a.want.Shell
-	if shell == "" {
+	switch {
+	case shell != "":
+	case a.want.System:
+		shell = systemShell
+	default:
 		shell = defaultShell
 	}
-	args := []string{"--create-home", "--shell", shell}
+	home := "--create-home"
+	if a.want.System {
+		// A service's directory gets no files of /etc/skel; makeHome makes it where it is wanted.
+		home = "--no-create-home"
+	}
+	args := []string{home, "--shell", shell}
 	if len(a.want.Groups) > 0 {
 		args = append(args, "--groups", strings.Join(a.want.Groups, ","))
 	}
 	// A group of the account's name that exists already becomes its first group.
-	if _, ok := db.Group(a.want.Name); ok {
+	_, own := db.Group(a.want.Name)
+	switch {
+	case a.want.Group != "":
+		args = append(args, "--gid", a.want.Group)
+	case own:
 		args = append(args, "--gid", a.want.Name)
-	} else {
+	default:
 		args = append(args, "--user-group")
+	}
+	if a.want.Uid != 0 {
+		args = append(args, "--uid", strconv.FormatUint(uint64(a.want.Uid), 10))
+	}
+	if a.want.System {
+		args = append(args, "--system")
+	}
+	if a.want.Home != "" {
+		args = append(args, "--home-dir", a.want.Home)
 	}
 	if err := a.run(ctx, "useradd", append(args, a.want.Name)...); err != nil {
 		return fmt.Errorf("cannot add account %s: %w", a.want.Name, err)
@@ -171,6 +255,12 @@ func (a *account) modify(ctx context.Context, db *accounts.DB, u accounts.User) 
 	var args []string
 	if a.want.Shell != "" && u.Shell != a.want.Shell {
 		args = append(args, "--shell", a.want.Shell)
+	}
+	if a.want.Home != "" && u.Home != a.want.Home {
+		args = append(args, "--home", a.want.Home)
+	}
+	if !a.inFirstGroup(db, u) {
+		args = append(args, "--gid", a.want.Group)
 	}
 	if missing := a.missingGroups(db, u); len(missing) > 0 {
 		args = append(args, "--append", "--groups", strings.Join(missing, ","))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,9 @@ import (
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
+// groupNumber is that of every group that is made: the tests' own, so that anybody may run them.
+var groupNumber = os.Getgid()
+
 // machine keeps passwd and group as the scripted useradd and its like would.
 type machine struct {
 	*testing.T
@@ -30,18 +34,29 @@ func newMachine(t *testing.T) *machine {
 	m := &machine{t, h, c}
 	m.write("etc/passwd", "root:x:0:0::/root:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/sh\n")
 	m.write("etc/group", "sudo:x:27:\nbob:x:1001:\n")
+	m.write("home/bob/.profile", "")
 	c.On("groupadd", func(call hosttest.Call) (host.Result, error) {
-		m.write("etc/group", m.read("etc/group")+strings.Fields(call.Line)[1]+":x:500:\n")
+		m.write("etc/group", m.read("etc/group")+strings.Fields(call.Line)[1]+fmt.Sprintf(":x:%d:\n", groupNumber))
 		return host.Result{}, nil
 	})
 	c.On("useradd", func(call hosttest.Call) (host.Result, error) {
 		f := strings.Fields(call.Line)
 		name := f[len(f)-1]
-		m.write("etc/passwd", m.read("etc/passwd")+fmt.Sprintf("%s:x:%d:%d::/home/%s:%s\n", name, os.Getuid(), os.Getgid(), name, f[3]))
-		if f[4] == "--groups" {
-			m.write("etc/group", strings.ReplaceAll(m.read("etc/group"), "docker:x:500:", "docker:x:500:"+name))
+		home, gid := "/home/"+name, os.Getgid()
+		if i := slices.Index(f, "--home-dir"); i > 0 {
+			home = f[i+1]
 		}
-		return host.Result{}, os.MkdirAll(filepath.Join(m.host.Root, "home", name), 0o755)
+		if slices.Contains(f, "--gid") {
+			gid = groupNumber
+		}
+		m.write("etc/passwd", m.read("etc/passwd")+fmt.Sprintf("%s:x:%d:%d::%s:%s\n", name, os.Getuid(), gid, home, f[3]))
+		if f[4] == "--groups" {
+			m.write("etc/group", strings.ReplaceAll(m.read("etc/group"), fmt.Sprintf("docker:x:%d:", groupNumber), fmt.Sprintf("docker:x:%d:%s", groupNumber, name)))
+		}
+		if f[1] == "--no-create-home" {
+			return host.Result{}, nil
+		}
+		return host.Result{}, os.MkdirAll(filepath.Join(m.host.Root, home), 0o755)
 	})
 	c.On("usermod", func(hosttest.Call) (host.Result, error) {
 		m.write("etc/passwd", strings.ReplaceAll(m.read("etc/passwd"), "/bin/sh", "/bin/zsh"))
@@ -112,7 +127,9 @@ func TestNewAdmin(t *testing.T) {
 
 	// A foreign key is drift; a key that is no longer wanted goes.
 	m.write("home/ada/.ssh/authorized_keys", "ssh-ed25519 EVIL\n")
-	m.settle(m.resources(ada)[0])
+	if d := m.settle(m.resources(ada)[0]); !strings.Contains(d, "-ssh-ed25519 EVIL") || !strings.Contains(d, "+ssh-ed25519 BBBB") {
+		t.Errorf("the event says %q", d)
+	}
 	ada.SshKeys, ada.Admin = nil, false
 	m.settle(m.resources(ada)[0])
 	for _, gone := range []string{"home/ada/.ssh/authorized_keys", "etc/sudoers.d/provisionr-ada"} {

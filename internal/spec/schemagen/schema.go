@@ -146,6 +146,9 @@ func scalarSchema(f protoreflect.FieldDescriptor, rules *validate.FieldRules) ob
 	if r := rules.GetUint32(); r.HasLte() {
 		out["maximum"] = r.GetLte()
 	}
+	if r := rules.GetUint32(); r.HasGte() {
+		out["minimum"] = r.GetGte()
+	}
 	return out
 }
 

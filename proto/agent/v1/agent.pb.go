@@ -78,6 +78,523 @@ func (ProofState) EnumDescriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{0}
 }
 
+type ConfirmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports of TCP on the machine's address that must be reached from outside. Each greets with a line: a line that begins with
+	// SSH- from sshd, one with the machine's id from the agent's own port 7446.
+	Ports         []uint32 `protobuf:"varint,1,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ConfirmRequest) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type ConfirmResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reached       []*Reach               `protobuf:"bytes,1,rep,name=reached,proto3" json:"reached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ConfirmResponse) GetReached() []*Reach {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+// Reach is one attempt to reach a port of a machine.
+type Reach struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Port  uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// Observer is the name of a server or of the peer that tried; Address is where it came from.
+	Observer string `protobuf:"bytes,2,opt,name=observer,proto3" json:"observer,omitempty"`
+	Address  string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Greeting is the first line that was read, at most 255 bytes.
+	Greeting string `protobuf:"bytes,4,opt,name=greeting,proto3" json:"greeting,omitempty"`
+	// Error says why there is none.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Reach) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Reach) GetObserver() string {
+	if x != nil {
+		return x.Observer
+	}
+	return ""
+}
+
+func (x *Reach) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Reach) GetGreeting() string {
+	if x != nil {
+		return x.Greeting
+	}
+	return ""
+}
+
+func (x *Reach) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type SecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       []*SecretRef           `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretsRequest) Reset() {
+	*x = SecretsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretsRequest) ProtoMessage() {}
+
+func (x *SecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretsRequest.ProtoReflect.Descriptor instead.
+func (*SecretsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SecretsRequest) GetSecrets() []*SecretRef {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// SecretRef names a value of a Secret without telling anything about it.
+type SecretRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRef) Reset() {
+	*x = SecretRef{}
+	mi := &file_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRef) ProtoMessage() {}
+
+func (x *SecretRef) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
+func (*SecretRef) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SecretRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretRef) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type SecretsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Values in the order of the request.
+	Values        [][]byte `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretsResponse) Reset() {
+	*x = SecretsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretsResponse) ProtoMessage() {}
+
+func (x *SecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretsResponse.ProtoReflect.Descriptor instead.
+func (*SecretsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SecretsResponse) GetValues() [][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+type CertifyHostRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PublicKeys in the form of authorized_keys(5).
+	PublicKeys    []string `protobuf:"bytes,1,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertifyHostRequest) Reset() {
+	*x = CertifyHostRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertifyHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertifyHostRequest) ProtoMessage() {}
+
+func (x *CertifyHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertifyHostRequest.ProtoReflect.Descriptor instead.
+func (*CertifyHostRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CertifyHostRequest) GetPublicKeys() []string {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
+type CertifyHostResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Certificates in the order of the request, in the form of the files named ...-cert.pub.
+	Certificates []string `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// RenewAt is when to ask anew.
+	RenewAt       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=renew_at,json=renewAt,proto3" json:"renew_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertifyHostResponse) Reset() {
+	*x = CertifyHostResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertifyHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertifyHostResponse) ProtoMessage() {}
+
+func (x *CertifyHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertifyHostResponse.ProtoReflect.Descriptor instead.
+func (*CertifyHostResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CertifyHostResponse) GetCertificates() []string {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *CertifyHostResponse) GetRenewAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewAt
+	}
+	return nil
+}
+
+type FetchRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Sha256 []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Offset to continue at.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FetchRequest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type FetchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Size of the whole; in the first message.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResponse) Reset() {
+	*x = FetchResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResponse) ProtoMessage() {}
+
+func (x *FetchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
+func (*FetchResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FetchResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *FetchResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type JoinRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	MachineId string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
@@ -93,7 +610,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +622,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +635,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinRequest) GetMachineId() string {
@@ -165,7 +682,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +694,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +707,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -213,7 +730,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +742,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +755,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -278,7 +795,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +807,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +820,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Trust) GetVersion() uint64 {
@@ -344,6 +861,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Report
 	//	*AgentMessage_ExecOutput
 	//	*AgentMessage_VerifyDone
+	//	*AgentMessage_Answer
 	Kind          isAgentMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -351,7 +869,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +881,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +894,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -431,6 +949,15 @@ func (x *AgentMessage) GetVerifyDone() *VerifyDone {
 	return nil
 }
 
+func (x *AgentMessage) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Kind interface {
 	isAgentMessage_Kind()
 }
@@ -455,6 +982,10 @@ type AgentMessage_VerifyDone struct {
 	VerifyDone *VerifyDone `protobuf:"bytes,5,opt,name=verify_done,json=verifyDone,proto3,oneof"`
 }
 
+type AgentMessage_Answer struct {
+	Answer *Answer `protobuf:"bytes,6,opt,name=answer,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Want) isAgentMessage_Kind() {}
@@ -464,6 +995,8 @@ func (*AgentMessage_Report) isAgentMessage_Kind() {}
 func (*AgentMessage_ExecOutput) isAgentMessage_Kind() {}
 
 func (*AgentMessage_VerifyDone) isAgentMessage_Kind() {}
+
+func (*AgentMessage_Answer) isAgentMessage_Kind() {}
 
 // ServerMessage is what a server says within a session. The first message is Welcome.
 type ServerMessage struct {
@@ -478,6 +1011,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Verify
 	//	*ServerMessage_ReportAck
 	//	*ServerMessage_Trust
+	//	*ServerMessage_Ask
 	Kind          isServerMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -485,7 +1019,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +1031,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +1044,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ServerMessage) GetKind() isServerMessage_Kind {
@@ -592,6 +1126,15 @@ func (x *ServerMessage) GetTrust() *Trust {
 	return nil
 }
 
+func (x *ServerMessage) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Kind.(*ServerMessage_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Kind interface {
 	isServerMessage_Kind()
 }
@@ -628,6 +1171,10 @@ type ServerMessage_Trust struct {
 	Trust *Trust `protobuf:"bytes,8,opt,name=trust,proto3,oneof"`
 }
 
+type ServerMessage_Ask struct {
+	Ask *Ask `protobuf:"bytes,9,opt,name=ask,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Kind() {}
 
 func (*ServerMessage_Desired) isServerMessage_Kind() {}
@@ -644,6 +1191,544 @@ func (*ServerMessage_ReportAck) isServerMessage_Kind() {}
 
 func (*ServerMessage_Trust) isServerMessage_Kind() {}
 
+func (*ServerMessage_Ask) isServerMessage_Kind() {}
+
+// Ask wants one thing of an agent that is connected. The agent answers each with an Answer of the same id.
+type Ask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Ask_Probe
+	//	*Ask_Preview
+	//	*Ask_Upgrade
+	//	*Ask_Reboot
+	Kind          isAsk_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Ask) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Ask) GetKind() isAsk_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Ask) GetProbe() *Probe {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetPreview() *Preview {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_Preview); ok {
+			return x.Preview
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetUpgrade() *Upgrade {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_Upgrade); ok {
+			return x.Upgrade
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetReboot() *Reboot {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_Reboot); ok {
+			return x.Reboot
+		}
+	}
+	return nil
+}
+
+type isAsk_Kind interface {
+	isAsk_Kind()
+}
+
+type Ask_Probe struct {
+	Probe *Probe `protobuf:"bytes,2,opt,name=probe,proto3,oneof"`
+}
+
+type Ask_Preview struct {
+	Preview *Preview `protobuf:"bytes,3,opt,name=preview,proto3,oneof"`
+}
+
+type Ask_Upgrade struct {
+	Upgrade *Upgrade `protobuf:"bytes,4,opt,name=upgrade,proto3,oneof"`
+}
+
+type Ask_Reboot struct {
+	Reboot *Reboot `protobuf:"bytes,5,opt,name=reboot,proto3,oneof"`
+}
+
+func (*Ask_Probe) isAsk_Kind() {}
+
+func (*Ask_Preview) isAsk_Kind() {}
+
+func (*Ask_Upgrade) isAsk_Kind() {}
+
+func (*Ask_Reboot) isAsk_Kind() {}
+
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Error says why it could not be done; empty if it could.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Answer_Reached
+	//	*Answer_Preview
+	Kind          isAnswer_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Answer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Answer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Answer) GetKind() isAnswer_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Answer) GetReached() *ReachList {
+	if x != nil {
+		if x, ok := x.Kind.(*Answer_Reached); ok {
+			return x.Reached
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetPreview() *PreviewResult {
+	if x != nil {
+		if x, ok := x.Kind.(*Answer_Preview); ok {
+			return x.Preview
+		}
+	}
+	return nil
+}
+
+type isAnswer_Kind interface {
+	isAnswer_Kind()
+}
+
+type Answer_Reached struct {
+	// Reach of each port of a Probe.
+	Reached *ReachList `protobuf:"bytes,3,opt,name=reached,proto3,oneof"`
+}
+
+type Answer_Preview struct {
+	Preview *PreviewResult `protobuf:"bytes,4,opt,name=preview,proto3,oneof"`
+}
+
+func (*Answer_Reached) isAnswer_Kind() {}
+
+func (*Answer_Preview) isAnswer_Kind() {}
+
+type ReachList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reached       []*Reach               `protobuf:"bytes,1,rep,name=reached,proto3" json:"reached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReachList) Reset() {
+	*x = ReachList{}
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReachList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReachList) ProtoMessage() {}
+
+func (x *ReachList) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReachList.ProtoReflect.Descriptor instead.
+func (*ReachList) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReachList) GetReached() []*Reach {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+// Probe has the agent reach ports of a peer.
+type Probe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Ports         []uint32               `protobuf:"varint,2,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Probe) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Probe) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// Preview has the agent check its machine against another desired state, changing nothing.
+type Preview struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Desired *Desired               `protobuf:"bytes,1,opt,name=desired,proto3" json:"desired,omitempty"`
+	// Components that the desired state consists of, all of them.
+	Components    []*Component `protobuf:"bytes,2,rep,name=components,proto3" json:"components,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preview) Reset() {
+	*x = Preview{}
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preview) ProtoMessage() {}
+
+func (x *Preview) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preview.ProtoReflect.Descriptor instead.
+func (*Preview) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Preview) GetDesired() *Desired {
+	if x != nil {
+		return x.Desired
+	}
+	return nil
+}
+
+func (x *Preview) GetComponents() []*Component {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+type PreviewResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Differences are the resources that would be changed, or cannot be checked, in the order in which they would be.
+	Differences []*ResourceChange `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Checked is how many resources were compared.
+	Checked       uint32 `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewResult) Reset() {
+	*x = PreviewResult{}
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewResult) ProtoMessage() {}
+
+func (x *PreviewResult) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewResult.ProtoReflect.Descriptor instead.
+func (*PreviewResult) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PreviewResult) GetDifferences() []*ResourceChange {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *PreviewResult) GetChecked() uint32 {
+	if x != nil {
+		return x.Checked
+	}
+	return 0
+}
+
+// Upgrade has the agent replace itself by the program with the hash. It answers when the new one is about to start; the new
+// one says so by its session, and where that does not come the old one takes over again and its next report says why.
+type Upgrade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upgrade) Reset() {
+	*x = Upgrade{}
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upgrade) ProtoMessage() {}
+
+func (x *Upgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
+func (*Upgrade) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Upgrade) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Upgrade) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// Reboot has the machine boot again.
+type Reboot struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// BootId that the machine is asked in: one that has another has booted already, and does not do so again.
+	BootId        string `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reboot) Reset() {
+	*x = Reboot{}
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reboot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reboot) ProtoMessage() {}
+
+func (x *Reboot) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reboot.ProtoReflect.Descriptor instead.
+func (*Reboot) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Reboot) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Reboot) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
 type Hello struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	AgentVersion string                 `protobuf:"bytes,1,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
@@ -652,14 +1737,16 @@ type Hello struct {
 	// Have are the hashes of the components in the agent's cache.
 	Have [][]byte `protobuf:"bytes,3,rep,name=have,proto3" json:"have,omitempty"`
 	// Clock is the agent's time when it sent this.
-	Clock         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=clock,proto3" json:"clock,omitempty"`
+	Clock *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=clock,proto3" json:"clock,omitempty"`
+	// Program is the SHA-256 of the agent's own program; empty where it cannot be read.
+	Program       []byte `protobuf:"bytes,5,opt,name=program,proto3" json:"program,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +1758,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +1771,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Hello) GetAgentVersion() string {
@@ -715,6 +1802,13 @@ func (x *Hello) GetClock() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Hello) GetProgram() []byte {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
@@ -726,7 +1820,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +1832,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +1845,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Welcome) GetServer() string {
@@ -778,8 +1872,8 @@ func (x *Welcome) GetTrust() *Trust {
 // Desired is the machine's desired state: its components by hash. The agent asks by Want for those that it lacks.
 type Desired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Hash is the SHA-256 over the sorted component names and hashes, but for those of readiness, which ask nothing of the
-	// machine.
+	// Hash is the SHA-256 over the sorted component names and hashes, but for those of readiness and without the machine's
+	// programs, which ask nothing of the machine.
 	Hash []byte `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// PoolGeneration is the generation of the pool that this was compiled from.
 	PoolGeneration uint64          `protobuf:"varint,2,opt,name=pool_generation,json=poolGeneration,proto3" json:"pool_generation,omitempty"`
@@ -790,7 +1884,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1896,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1909,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Desired) GetHash() []byte {
@@ -841,7 +1935,7 @@ func (x *Desired) GetComponents() []*ComponentRef {
 
 type ComponentRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is machine, pool, members/POOL/CHUNK or ready/POOL/CHUNK. The last is a MemberChunk of the ready members, which
+	// Name is machine, pool, vpn, members/POOL/CHUNK or ready/POOL/CHUNK. The last is a MemberChunk of the ready members, which
 	// have an index only; it is missing where none is ready.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Hash is the SHA-256 of the component's encoded body.
@@ -852,7 +1946,7 @@ type ComponentRef struct {
 
 func (x *ComponentRef) Reset() {
 	*x = ComponentRef{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1958,7 @@ func (x *ComponentRef) String() string {
 func (*ComponentRef) ProtoMessage() {}
 
 func (x *ComponentRef) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1971,7 @@ func (x *ComponentRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ComponentRef.ProtoReflect.Descriptor instead.
 func (*ComponentRef) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ComponentRef) GetName() string {
@@ -903,7 +1997,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +2009,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +2022,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Want) GetHashes() [][]byte {
@@ -949,7 +2043,7 @@ type Component struct {
 
 func (x *Component) Reset() {
 	*x = Component{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +2055,7 @@ func (x *Component) String() string {
 func (*Component) ProtoMessage() {}
 
 func (x *Component) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +2068,7 @@ func (x *Component) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Component.ProtoReflect.Descriptor instead.
 func (*Component) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Component) GetHash() []byte {
@@ -1011,15 +2105,31 @@ type MachineComponent struct {
 	// HttpProxy for the package manager; empty means none.
 	HttpProxy string `protobuf:"bytes,11,opt,name=http_proxy,json=httpProxy,proto3" json:"http_proxy,omitempty"`
 	// Zones are the domains, forward and reverse, that the cluster answers for, without final dots.
-	Zones         []string         `protobuf:"bytes,12,rep,name=zones,proto3" json:"zones,omitempty"`
-	Os            *OperatingSystem `protobuf:"bytes,13,opt,name=os,proto3" json:"os,omitempty"`
+	Zones []string         `protobuf:"bytes,12,rep,name=zones,proto3" json:"zones,omitempty"`
+	Os    *OperatingSystem `protobuf:"bytes,13,opt,name=os,proto3" json:"os,omitempty"`
+	// PackageMirrors, ProxyEnvironment and NoProxy are the network's.
+	PackageMirrors   map[string]string `protobuf:"bytes,14,rep,name=package_mirrors,json=packageMirrors,proto3" json:"package_mirrors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ProxyEnvironment bool              `protobuf:"varint,15,opt,name=proxy_environment,json=proxyEnvironment,proto3" json:"proxy_environment,omitempty"`
+	NoProxy          []string          `protobuf:"bytes,16,rep,name=no_proxy,json=noProxy,proto3" json:"no_proxy,omitempty"`
+	// NtpPools stand for many servers each.
+	NtpPools []string `protobuf:"bytes,17,rep,name=ntp_pools,json=ntpPools,proto3" json:"ntp_pools,omitempty"`
+	// SshAuthorities are public keys, in the form of authorized_keys(5), that sign user and host certificates.
+	SshAuthorities []string `protobuf:"bytes,18,rep,name=ssh_authorities,json=sshAuthorities,proto3" json:"ssh_authorities,omitempty"`
+	// Vpn is missing where the pool has none.
+	Vpn *VpnMember `protobuf:"bytes,19,opt,name=vpn,proto3" json:"vpn,omitempty"`
+	// Programs that servers hold for this machine, by name, as wireguard: SHA-256 by GOARCH as NAME/GOARCH.
+	Programs map[string][]byte `protobuf:"bytes,20,rep,name=programs,proto3" json:"programs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// SharedKernel says that the machine is a container: what is global to a host is not the machine's.
+	SharedKernel bool `protobuf:"varint,21,opt,name=shared_kernel,json=sharedKernel,proto3" json:"shared_kernel,omitempty"`
+	// ServerRanges are ranges that servers' connections to this machine come from, as far as known.
+	ServerRanges  []string `protobuf:"bytes,22,rep,name=server_ranges,json=serverRanges,proto3" json:"server_ranges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MachineComponent) Reset() {
 	*x = MachineComponent{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +2141,7 @@ func (x *MachineComponent) String() string {
 func (*MachineComponent) ProtoMessage() {}
 
 func (x *MachineComponent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +2154,7 @@ func (x *MachineComponent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineComponent.ProtoReflect.Descriptor instead.
 func (*MachineComponent) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MachineComponent) GetMachineId() string {
@@ -1138,6 +2248,356 @@ func (x *MachineComponent) GetOs() *OperatingSystem {
 	return nil
 }
 
+func (x *MachineComponent) GetPackageMirrors() map[string]string {
+	if x != nil {
+		return x.PackageMirrors
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetProxyEnvironment() bool {
+	if x != nil {
+		return x.ProxyEnvironment
+	}
+	return false
+}
+
+func (x *MachineComponent) GetNoProxy() []string {
+	if x != nil {
+		return x.NoProxy
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetNtpPools() []string {
+	if x != nil {
+		return x.NtpPools
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetSshAuthorities() []string {
+	if x != nil {
+		return x.SshAuthorities
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetVpn() *VpnMember {
+	if x != nil {
+		return x.Vpn
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetPrograms() map[string][]byte {
+	if x != nil {
+		return x.Programs
+	}
+	return nil
+}
+
+func (x *MachineComponent) GetSharedKernel() bool {
+	if x != nil {
+		return x.SharedKernel
+	}
+	return false
+}
+
+func (x *MachineComponent) GetServerRanges() []string {
+	if x != nil {
+		return x.ServerRanges
+	}
+	return nil
+}
+
+// VpnMember is how this machine takes part in a WireGuard network. Its peers are the vpn component.
+type VpnMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Cidr  string                 `protobuf:"bytes,2,opt,name=cidr,proto3" json:"cidr,omitempty"`
+	Port  uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Mtu   uint32                 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Address is empty until the machine's public key has been reported.
+	Address   string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Gateway   bool   `protobuf:"varint,6,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Relay     bool   `protobuf:"varint,7,opt,name=relay,proto3" json:"relay,omitempty"`
+	BehindNat bool   `protobuf:"varint,8,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`
+	// Routes are ranges behind the gateways.
+	Routes        []string `protobuf:"bytes,9,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VpnMember) Reset() {
+	*x = VpnMember{}
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VpnMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VpnMember) ProtoMessage() {}
+
+func (x *VpnMember) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VpnMember.ProtoReflect.Descriptor instead.
+func (*VpnMember) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *VpnMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VpnMember) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *VpnMember) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *VpnMember) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *VpnMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *VpnMember) GetGateway() bool {
+	if x != nil {
+		return x.Gateway
+	}
+	return false
+}
+
+func (x *VpnMember) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
+}
+
+func (x *VpnMember) GetBehindNat() bool {
+	if x != nil {
+		return x.BehindNat
+	}
+	return false
+}
+
+func (x *VpnMember) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// VpnComponent is named vpn: what all machines of a pool know of the others in their WireGuard network. A machine leaves out
+// itself.
+type VpnComponent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*VpnNode             `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VpnComponent) Reset() {
+	*x = VpnComponent{}
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VpnComponent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VpnComponent) ProtoMessage() {}
+
+func (x *VpnComponent) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VpnComponent.ProtoReflect.Descriptor instead.
+func (*VpnComponent) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *VpnComponent) GetNodes() []*VpnNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type VpnNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name is the slot, or the name of a VpnPeer.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// MachineId is empty for a VpnPeer.
+	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	Pool      string `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	PublicKey string `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Endpoint is host:port; empty where others cannot begin a connection.
+	Endpoint string `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Address within the VPN.
+	Address string `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	// Routes are ranges behind the node.
+	Routes    []string `protobuf:"bytes,7,rep,name=routes,proto3" json:"routes,omitempty"`
+	Gateway   bool     `protobuf:"varint,8,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Relay     bool     `protobuf:"varint,9,opt,name=relay,proto3" json:"relay,omitempty"`
+	BehindNat bool     `protobuf:"varint,10,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`
+	// Via is the machine id of the relay that traffic goes through; empty for a peer of its own.
+	Via           string `protobuf:"bytes,11,opt,name=via,proto3" json:"via,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VpnNode) Reset() {
+	*x = VpnNode{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VpnNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VpnNode) ProtoMessage() {}
+
+func (x *VpnNode) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VpnNode.ProtoReflect.Descriptor instead.
+func (*VpnNode) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *VpnNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VpnNode) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *VpnNode) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *VpnNode) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *VpnNode) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *VpnNode) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *VpnNode) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *VpnNode) GetGateway() bool {
+	if x != nil {
+		return x.Gateway
+	}
+	return false
+}
+
+func (x *VpnNode) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
+}
+
+func (x *VpnNode) GetBehindNat() bool {
+	if x != nil {
+		return x.BehindNat
+	}
+	return false
+}
+
+func (x *VpnNode) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
 type OperatingSystem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -1148,7 +2608,7 @@ type OperatingSystem struct {
 
 func (x *OperatingSystem) Reset() {
 	*x = OperatingSystem{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +2620,7 @@ func (x *OperatingSystem) String() string {
 func (*OperatingSystem) ProtoMessage() {}
 
 func (x *OperatingSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +2633,7 @@ func (x *OperatingSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatingSystem.ProtoReflect.Descriptor instead.
 func (*OperatingSystem) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OperatingSystem) GetDistribution() string {
@@ -1204,14 +2664,33 @@ type PoolComponent struct {
 	Services       []*Service           `protobuf:"bytes,8,rep,name=services,proto3" json:"services,omitempty"`
 	Variables      map[string]string    `protobuf:"bytes,9,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Dns aliases of the pool, relative to the domain.
-	Aliases       []string `protobuf:"bytes,10,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Aliases []string `protobuf:"bytes,10,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Audit reports differences and touches nothing.
+	Audit     bool              `protobuf:"varint,11,opt,name=audit,proto3" json:"audit,omitempty"`
+	Downloads []*Download       `protobuf:"bytes,12,rep,name=downloads,proto3" json:"downloads,omitempty"`
+	Groups    []*Group          `protobuf:"bytes,13,rep,name=groups,proto3" json:"groups,omitempty"`
+	Ssh       *Ssh              `protobuf:"bytes,14,opt,name=ssh,proto3" json:"ssh,omitempty"`
+	Sysctl    map[string]string `protobuf:"bytes,15,rep,name=sysctl,proto3" json:"sysctl,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Modules   []*KernelModule   `protobuf:"bytes,16,rep,name=modules,proto3" json:"modules,omitempty"`
+	Timezone  string            `protobuf:"bytes,17,opt,name=timezone,proto3" json:"timezone,omitempty"`
+	Locale    string            `protobuf:"bytes,18,opt,name=locale,proto3" json:"locale,omitempty"`
+	// Swap is missing where it is left as it is.
+	Swap        *Swap         `protobuf:"bytes,19,opt,name=swap,proto3" json:"swap,omitempty"`
+	Filesystems []*Filesystem `protobuf:"bytes,20,rep,name=filesystems,proto3" json:"filesystems,omitempty"`
+	Networking  *Networking   `protobuf:"bytes,21,opt,name=networking,proto3" json:"networking,omitempty"`
+	OsPolicy    *OsPolicy     `protobuf:"bytes,22,opt,name=os_policy,json=osPolicy,proto3" json:"os_policy,omitempty"`
+	// Profiles are named sets of further proofs.
+	Profiles []string `protobuf:"bytes,23,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// Secrets that files and templates refer to, with their present revisions.
+	Secrets       []*SecretRef `protobuf:"bytes,24,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	Roles         []string     `protobuf:"bytes,25,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PoolComponent) Reset() {
 	*x = PoolComponent{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +2702,7 @@ func (x *PoolComponent) String() string {
 func (*PoolComponent) ProtoMessage() {}
 
 func (x *PoolComponent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +2715,7 @@ func (x *PoolComponent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolComponent.ProtoReflect.Descriptor instead.
 func (*PoolComponent) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PoolComponent) GetName() string {
@@ -1309,20 +2788,127 @@ func (x *PoolComponent) GetAliases() []string {
 	return nil
 }
 
+func (x *PoolComponent) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
+func (x *PoolComponent) GetDownloads() []*Download {
+	if x != nil {
+		return x.Downloads
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetSsh() *Ssh {
+	if x != nil {
+		return x.Ssh
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetSysctl() map[string]string {
+	if x != nil {
+		return x.Sysctl
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetModules() []*KernelModule {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetTimezone() string {
+	if x != nil {
+		return x.Timezone
+	}
+	return ""
+}
+
+func (x *PoolComponent) GetLocale() string {
+	if x != nil {
+		return x.Locale
+	}
+	return ""
+}
+
+func (x *PoolComponent) GetSwap() *Swap {
+	if x != nil {
+		return x.Swap
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetFilesystems() []*Filesystem {
+	if x != nil {
+		return x.Filesystems
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetNetworking() *Networking {
+	if x != nil {
+		return x.Networking
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetOsPolicy() *OsPolicy {
+	if x != nil {
+		return x.OsPolicy
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetSecrets() []*SecretRef {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *PoolComponent) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 type Repository struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Uris          []string               `protobuf:"bytes,2,rep,name=uris,proto3" json:"uris,omitempty"`
-	Suites        []string               `protobuf:"bytes,3,rep,name=suites,proto3" json:"suites,omitempty"`
-	Components    []string               `protobuf:"bytes,4,rep,name=components,proto3" json:"components,omitempty"`
-	SignedBy      string                 `protobuf:"bytes,5,opt,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Uris           []string               `protobuf:"bytes,2,rep,name=uris,proto3" json:"uris,omitempty"`
+	Suites         []string               `protobuf:"bytes,3,rep,name=suites,proto3" json:"suites,omitempty"`
+	Components     []string               `protobuf:"bytes,4,rep,name=components,proto3" json:"components,omitempty"`
+	SignedBy       string                 `protobuf:"bytes,5,opt,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
+	SignedByUrl    string                 `protobuf:"bytes,6,opt,name=signed_by_url,json=signedByUrl,proto3" json:"signed_by_url,omitempty"`
+	SignedBySha256 []byte                 `protobuf:"bytes,7,opt,name=signed_by_sha256,json=signedBySha256,proto3" json:"signed_by_sha256,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Repository) Reset() {
 	*x = Repository{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +2920,7 @@ func (x *Repository) String() string {
 func (*Repository) ProtoMessage() {}
 
 func (x *Repository) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +2933,7 @@ func (x *Repository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repository.ProtoReflect.Descriptor instead.
 func (*Repository) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Repository) GetName() string {
@@ -1385,18 +2971,34 @@ func (x *Repository) GetSignedBy() string {
 	return ""
 }
 
+func (x *Repository) GetSignedByUrl() string {
+	if x != nil {
+		return x.SignedByUrl
+	}
+	return ""
+}
+
+func (x *Repository) GetSignedBySha256() []byte {
+	if x != nil {
+		return x.SignedBySha256
+	}
+	return nil
+}
+
 type Package struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Absent        bool                   `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	Hold          bool                   `protobuf:"varint,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	Repository    string                 `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +3010,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +3023,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Package) GetName() string {
@@ -1445,6 +3047,645 @@ func (x *Package) GetAbsent() bool {
 	return false
 }
 
+func (x *Package) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *Package) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+type Download struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Urls          []string               `protobuf:"bytes,2,rep,name=urls,proto3" json:"urls,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Mode          uint32                 `protobuf:"varint,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string                 `protobuf:"bytes,6,opt,name=group,proto3" json:"group,omitempty"`
+	Extract       bool                   `protobuf:"varint,7,opt,name=extract,proto3" json:"extract,omitempty"`
+	Strip         uint32                 `protobuf:"varint,8,opt,name=strip,proto3" json:"strip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Download) Reset() {
+	*x = Download{}
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Download) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Download) ProtoMessage() {}
+
+func (x *Download) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Download.ProtoReflect.Descriptor instead.
+func (*Download) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Download) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Download) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *Download) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Download) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Download) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Download) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Download) GetExtract() bool {
+	if x != nil {
+		return x.Extract
+	}
+	return false
+}
+
+func (x *Download) GetStrip() uint32 {
+	if x != nil {
+		return x.Strip
+	}
+	return 0
+}
+
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Gid 0 leaves the choice to the system.
+	Gid           uint32 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
+	System        bool   `protobuf:"varint,3,opt,name=system,proto3" json:"system,omitempty"`
+	Absent        bool   `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Group) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Group) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Group) GetSystem() bool {
+	if x != nil {
+		return x.System
+	}
+	return false
+}
+
+func (x *Group) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+type Ssh struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PasswordLogin bool                   `protobuf:"varint,1,opt,name=password_login,json=passwordLogin,proto3" json:"password_login,omitempty"`
+	Settings      map[string]string      `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Certificates says that host keys are certified and user certificates accepted.
+	Certificates  bool `protobuf:"varint,3,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ssh) Reset() {
+	*x = Ssh{}
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ssh) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ssh) ProtoMessage() {}
+
+func (x *Ssh) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ssh.ProtoReflect.Descriptor instead.
+func (*Ssh) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Ssh) GetPasswordLogin() bool {
+	if x != nil {
+		return x.PasswordLogin
+	}
+	return false
+}
+
+func (x *Ssh) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Ssh) GetCertificates() bool {
+	if x != nil {
+		return x.Certificates
+	}
+	return false
+}
+
+type KernelModule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Options       string                 `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
+	Absent        bool                   `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KernelModule) Reset() {
+	*x = KernelModule{}
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KernelModule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KernelModule) ProtoMessage() {}
+
+func (x *KernelModule) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KernelModule.ProtoReflect.Descriptor instead.
+func (*KernelModule) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *KernelModule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KernelModule) GetOptions() string {
+	if x != nil {
+		return x.Options
+	}
+	return ""
+}
+
+func (x *KernelModule) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+type Swap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SizeMib       uint32                 `protobuf:"varint,1,opt,name=size_mib,json=sizeMib,proto3" json:"size_mib,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Swap) Reset() {
+	*x = Swap{}
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Swap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Swap) ProtoMessage() {}
+
+func (x *Swap) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Swap.ProtoReflect.Descriptor instead.
+func (*Swap) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Swap) GetSizeMib() uint32 {
+	if x != nil {
+		return x.SizeMib
+	}
+	return 0
+}
+
+func (x *Swap) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type Filesystem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Disk is a number from 1, or 0 where device is given.
+	Disk          uint32   `protobuf:"varint,2,opt,name=disk,proto3" json:"disk,omitempty"`
+	Device        string   `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	Type          string   `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	Options       []string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	Partition     bool     `protobuf:"varint,6,opt,name=partition,proto3" json:"partition,omitempty"`
+	Label         string   `protobuf:"bytes,7,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filesystem) Reset() {
+	*x = Filesystem{}
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filesystem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filesystem) ProtoMessage() {}
+
+func (x *Filesystem) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filesystem.ProtoReflect.Descriptor instead.
+func (*Filesystem) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Filesystem) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Filesystem) GetDisk() uint32 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *Filesystem) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Filesystem) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Filesystem) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *Filesystem) GetPartition() bool {
+	if x != nil {
+		return x.Partition
+	}
+	return false
+}
+
+func (x *Filesystem) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+type Networking struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mtu 0 leaves it as it is.
+	Mtu           uint32   `protobuf:"varint,1,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Routes        []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Networking) Reset() {
+	*x = Networking{}
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Networking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Networking) ProtoMessage() {}
+
+func (x *Networking) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Networking.ProtoReflect.Descriptor instead.
+func (*Networking) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Networking) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Networking) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Networking) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+type Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	Via           string                 `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	Metric        uint32                 `protobuf:"varint,3,opt,name=metric,proto3" json:"metric,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Route) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Route) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
+func (x *Route) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
+type OsPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UnattendedUpgrades is empty, off, security or all.
+	UnattendedUpgrades string `protobuf:"bytes,1,opt,name=unattended_upgrades,json=unattendedUpgrades,proto3" json:"unattended_upgrades,omitempty"`
+	CoordinatedReboot  bool   `protobuf:"varint,2,opt,name=coordinated_reboot,json=coordinatedReboot,proto3" json:"coordinated_reboot,omitempty"`
+	Selinux            string `protobuf:"bytes,3,opt,name=selinux,proto3" json:"selinux,omitempty"`
+	Apparmor           string `protobuf:"bytes,4,opt,name=apparmor,proto3" json:"apparmor,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *OsPolicy) Reset() {
+	*x = OsPolicy{}
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OsPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OsPolicy) ProtoMessage() {}
+
+func (x *OsPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OsPolicy.ProtoReflect.Descriptor instead.
+func (*OsPolicy) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *OsPolicy) GetUnattendedUpgrades() string {
+	if x != nil {
+		return x.UnattendedUpgrades
+	}
+	return ""
+}
+
+func (x *OsPolicy) GetCoordinatedReboot() bool {
+	if x != nil {
+		return x.CoordinatedReboot
+	}
+	return false
+}
+
+func (x *OsPolicy) GetSelinux() string {
+	if x != nil {
+		return x.Selinux
+	}
+	return ""
+}
+
+func (x *OsPolicy) GetApparmor() string {
+	if x != nil {
+		return x.Apparmor
+	}
+	return ""
+}
+
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -1453,6 +3694,9 @@ type File struct {
 	//	*File_Content
 	//	*File_Template
 	//	*File_Absent
+	//	*File_Link
+	//	*File_Directory
+	//	*File_Secret
 	Source isFile_Source `protobuf_oneof:"source"`
 	// Mode is the permission bits.
 	Mode          uint32 `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"`
@@ -1464,7 +3708,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +3720,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +3733,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *File) GetPath() string {
@@ -1533,6 +3777,33 @@ func (x *File) GetAbsent() bool {
 	return false
 }
 
+func (x *File) GetLink() string {
+	if x != nil {
+		if x, ok := x.Source.(*File_Link); ok {
+			return x.Link
+		}
+	}
+	return ""
+}
+
+func (x *File) GetDirectory() bool {
+	if x != nil {
+		if x, ok := x.Source.(*File_Directory); ok {
+			return x.Directory
+		}
+	}
+	return false
+}
+
+func (x *File) GetSecret() string {
+	if x != nil {
+		if x, ok := x.Source.(*File_Secret); ok {
+			return x.Secret
+		}
+	}
+	return ""
+}
+
 func (x *File) GetMode() uint32 {
 	if x != nil {
 		return x.Mode
@@ -1570,27 +3841,51 @@ type File_Absent struct {
 	Absent bool `protobuf:"varint,4,opt,name=absent,proto3,oneof"`
 }
 
+type File_Link struct {
+	Link string `protobuf:"bytes,8,opt,name=link,proto3,oneof"`
+}
+
+type File_Directory struct {
+	Directory bool `protobuf:"varint,9,opt,name=directory,proto3,oneof"`
+}
+
+type File_Secret struct {
+	Secret string `protobuf:"bytes,10,opt,name=secret,proto3,oneof"`
+}
+
 func (*File_Content) isFile_Source() {}
 
 func (*File_Template) isFile_Source() {}
 
 func (*File_Absent) isFile_Source() {}
 
+func (*File_Link) isFile_Source() {}
+
+func (*File_Directory) isFile_Source() {}
+
+func (*File_Secret) isFile_Source() {}
+
 type User struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	SshKeys       []string               `protobuf:"bytes,2,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
-	Admin         bool                   `protobuf:"varint,3,opt,name=admin,proto3" json:"admin,omitempty"`
-	Groups        []string               `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
-	Shell         string                 `protobuf:"bytes,5,opt,name=shell,proto3" json:"shell,omitempty"`
-	Absent        bool                   `protobuf:"varint,6,opt,name=absent,proto3" json:"absent,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	SshKeys []string               `protobuf:"bytes,2,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
+	Admin   bool                   `protobuf:"varint,3,opt,name=admin,proto3" json:"admin,omitempty"`
+	Groups  []string               `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	Shell   string                 `protobuf:"bytes,5,opt,name=shell,proto3" json:"shell,omitempty"`
+	Absent  bool                   `protobuf:"varint,6,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Uid 0 leaves the choice to the system.
+	Uid           uint32   `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
+	Home          string   `protobuf:"bytes,8,opt,name=home,proto3" json:"home,omitempty"`
+	Group         string   `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	Sudo          []string `protobuf:"bytes,10,rep,name=sudo,proto3" json:"sudo,omitempty"`
+	System        bool     `protobuf:"varint,11,opt,name=system,proto3" json:"system,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +3897,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +3910,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *User) GetName() string {
@@ -1660,19 +3955,56 @@ func (x *User) GetAbsent() bool {
 	return false
 }
 
+func (x *User) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *User) GetHome() string {
+	if x != nil {
+		return x.Home
+	}
+	return ""
+}
+
+func (x *User) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *User) GetSudo() []string {
+	if x != nil {
+		return x.Sudo
+	}
+	return nil
+}
+
+func (x *User) GetSystem() bool {
+	if x != nil {
+		return x.System
+	}
+	return false
+}
+
 type Firewall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Enabled false removes our table.
 	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Rules include the one for ssh.
-	Rules         []*FirewallRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	Rules []*FirewallRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Egress rules; where there is none everything outbound is allowed. Cidrs and pools of theirs are destinations.
+	Egress        []*FirewallRule `protobuf:"bytes,3,rep,name=egress,proto3" json:"egress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Firewall) Reset() {
 	*x = Firewall{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +4016,7 @@ func (x *Firewall) String() string {
 func (*Firewall) ProtoMessage() {}
 
 func (x *Firewall) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +4029,7 @@ func (x *Firewall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
 func (*Firewall) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Firewall) GetEnabled() bool {
@@ -1714,6 +4046,13 @@ func (x *Firewall) GetRules() []*FirewallRule {
 	return nil
 }
 
+func (x *Firewall) GetEgress() []*FirewallRule {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
 type FirewallRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1723,14 +4062,20 @@ type FirewallRule struct {
 	// Cidrs are source ranges; 0.0.0.0/0 and ::/0 stand for any.
 	Cidrs []string `protobuf:"bytes,4,rep,name=cidrs,proto3" json:"cidrs,omitempty"`
 	// Pools are names of pools whose members are sources.
-	Pools         []string `protobuf:"bytes,5,rep,name=pools,proto3" json:"pools,omitempty"`
+	Pools []string `protobuf:"bytes,5,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Machines are slots that are sources.
+	Machines []string `protobuf:"bytes,6,rep,name=machines,proto3" json:"machines,omitempty"`
+	// Vpn makes the addresses of the machine's VPN, through its interface, sources.
+	Vpn bool `protobuf:"varint,7,opt,name=vpn,proto3" json:"vpn,omitempty"`
+	// Drop refuses instead; drop rules come before all others.
+	Drop          bool `protobuf:"varint,8,opt,name=drop,proto3" json:"drop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +4087,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +4100,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FirewallRule) GetName() string {
@@ -1793,6 +4138,27 @@ func (x *FirewallRule) GetPools() []string {
 	return nil
 }
 
+func (x *FirewallRule) GetMachines() []string {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *FirewallRule) GetVpn() bool {
+	if x != nil {
+		return x.Vpn
+	}
+	return false
+}
+
+func (x *FirewallRule) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
+}
+
 type PortRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	First         uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
@@ -1803,7 +4169,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +4181,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +4194,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PortRange) GetFirst() uint32 {
@@ -1848,17 +4214,21 @@ func (x *PortRange) GetLast() uint32 {
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name with its ending, as zookeeper.service.
-	Name          string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Running       bool     `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
-	Enabled       bool     `protobuf:"varint,3,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	RestartOn     []string `protobuf:"bytes,4,rep,name=restart_on,json=restartOn,proto3" json:"restart_on,omitempty"`
+	Name      string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Running   bool     `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Enabled   bool     `protobuf:"varint,3,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	RestartOn []string `protobuf:"bytes,4,rep,name=restart_on,json=restartOn,proto3" json:"restart_on,omitempty"`
+	// Content of the whole unit, and of a drop-in; nil where they are the system's.
+	Content       *string `protobuf:"bytes,5,opt,name=content,proto3,oneof" json:"content,omitempty"`
+	Override      *string `protobuf:"bytes,6,opt,name=override,proto3,oneof" json:"override,omitempty"`
+	Masked        bool    `protobuf:"varint,7,opt,name=masked,proto3" json:"masked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +4240,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +4253,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Service) GetName() string {
@@ -1914,6 +4284,27 @@ func (x *Service) GetRestartOn() []string {
 	return nil
 }
 
+func (x *Service) GetContent() string {
+	if x != nil && x.Content != nil {
+		return *x.Content
+	}
+	return ""
+}
+
+func (x *Service) GetOverride() string {
+	if x != nil && x.Override != nil {
+		return *x.Override
+	}
+	return ""
+}
+
+func (x *Service) GetMasked() bool {
+	if x != nil {
+		return x.Masked
+	}
+	return false
+}
+
 // MemberChunk is a part of a pool's membership: 256 slots by index.
 type MemberChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1925,7 +4316,7 @@ type MemberChunk struct {
 
 func (x *MemberChunk) Reset() {
 	*x = MemberChunk{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +4328,7 @@ func (x *MemberChunk) String() string {
 func (*MemberChunk) ProtoMessage() {}
 
 func (x *MemberChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +4341,7 @@ func (x *MemberChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChunk.ProtoReflect.Descriptor instead.
 func (*MemberChunk) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MemberChunk) GetPool() string {
@@ -1985,7 +4376,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +4388,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +4401,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Member) GetName() string {
@@ -2068,15 +4459,17 @@ type Report struct {
 	// Proofs whose outcome changed, about this machine and its peers.
 	Proofs []*Proof `protobuf:"bytes,6,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	// Changes that runs made since the last report.
-	Changes       []*ResourceChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
-	AgentVersion  string            `protobuf:"bytes,8,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	Changes      []*ResourceChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
+	AgentVersion string            `protobuf:"bytes,8,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// Facts, where they changed or the session is new.
+	Facts         *Facts `protobuf:"bytes,9,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +4481,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +4494,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -2160,6 +4553,115 @@ func (x *Report) GetAgentVersion() string {
 	return ""
 }
 
+func (x *Report) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+// Facts are what the agent says about its machine.
+type Facts struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	OsRelease    string                 `protobuf:"bytes,1,opt,name=os_release,json=osRelease,proto3" json:"os_release,omitempty"`
+	Kernel       string                 `protobuf:"bytes,2,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Architecture string                 `protobuf:"bytes,3,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// SshHostKeys in the form of authorized_keys(5) without comments.
+	SshHostKeys    []string `protobuf:"bytes,4,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"`
+	VpnPublicKey   string   `protobuf:"bytes,5,opt,name=vpn_public_key,json=vpnPublicKey,proto3" json:"vpn_public_key,omitempty"`
+	RebootRequired string   `protobuf:"bytes,6,opt,name=reboot_required,json=rebootRequired,proto3" json:"reboot_required,omitempty"`
+	Cpus           uint32   `protobuf:"varint,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib      uint32   `protobuf:"varint,8,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Facts) GetOsRelease() string {
+	if x != nil {
+		return x.OsRelease
+	}
+	return ""
+}
+
+func (x *Facts) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *Facts) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *Facts) GetSshHostKeys() []string {
+	if x != nil {
+		return x.SshHostKeys
+	}
+	return nil
+}
+
+func (x *Facts) GetVpnPublicKey() string {
+	if x != nil {
+		return x.VpnPublicKey
+	}
+	return ""
+}
+
+func (x *Facts) GetRebootRequired() string {
+	if x != nil {
+		return x.RebootRequired
+	}
+	return ""
+}
+
+func (x *Facts) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Facts) GetMemoryMib() uint32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
 type ReportAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -2169,7 +4671,7 @@ type ReportAck struct {
 
 func (x *ReportAck) Reset() {
 	*x = ReportAck{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +4683,7 @@ func (x *ReportAck) String() string {
 func (*ReportAck) ProtoMessage() {}
 
 func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +4696,7 @@ func (x *ReportAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
 func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReportAck) GetSequence() uint64 {
@@ -2220,7 +4722,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +4734,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +4747,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Proof) GetAssumption() string {
@@ -2301,14 +4803,16 @@ type ResourceChange struct {
 	Drift bool                   `protobuf:"varint,3,opt,name=drift,proto3" json:"drift,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
 	// Error says why the change failed; empty if it did not.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Audit says that the difference was only looked at.
+	Audit         bool `protobuf:"varint,6,opt,name=audit,proto3" json:"audit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +4824,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +4837,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ResourceChange) GetResource() string {
@@ -2371,6 +4875,13 @@ func (x *ResourceChange) GetError() string {
 	return ""
 }
 
+func (x *ResourceChange) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
 type Exec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2383,7 +4894,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +4906,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +4919,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Exec) GetId() string {
@@ -2448,7 +4959,7 @@ type ExecCancel struct {
 
 func (x *ExecCancel) Reset() {
 	*x = ExecCancel{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +4971,7 @@ func (x *ExecCancel) String() string {
 func (*ExecCancel) ProtoMessage() {}
 
 func (x *ExecCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +4984,7 @@ func (x *ExecCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCancel.ProtoReflect.Descriptor instead.
 func (*ExecCancel) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExecCancel) GetId() string {
@@ -2499,7 +5010,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +5022,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +5035,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ExecOutput) GetId() string {
@@ -2615,7 +5126,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +5138,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +5151,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Verify) GetId() string {
@@ -2659,7 +5170,7 @@ type VerifyDone struct {
 
 func (x *VerifyDone) Reset() {
 	*x = VerifyDone{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +5182,7 @@ func (x *VerifyDone) String() string {
 func (*VerifyDone) ProtoMessage() {}
 
 func (x *VerifyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +5195,7 @@ func (x *VerifyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyDone.ProtoReflect.Descriptor instead.
 func (*VerifyDone) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *VerifyDone) GetId() string {
@@ -2698,7 +5209,36 @@ var File_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x14agent/v1/agent.proto\x12\bagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x01\n" +
+	"\x14agent/v1/agent.proto\x12\bagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n" +
+	"\x0eConfirmRequest\x12\x14\n" +
+	"\x05ports\x18\x01 \x03(\rR\x05ports\"<\n" +
+	"\x0fConfirmResponse\x12)\n" +
+	"\areached\x18\x01 \x03(\v2\x0f.agent.v1.ReachR\areached\"\x83\x01\n" +
+	"\x05Reach\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1a\n" +
+	"\bobserver\x18\x02 \x01(\tR\bobserver\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bgreeting\x18\x04 \x01(\tR\bgreeting\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"?\n" +
+	"\x0eSecretsRequest\x12-\n" +
+	"\asecrets\x18\x01 \x03(\v2\x13.agent.v1.SecretRefR\asecrets\";\n" +
+	"\tSecretRef\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\")\n" +
+	"\x0fSecretsResponse\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\fR\x06values\"5\n" +
+	"\x12CertifyHostRequest\x12\x1f\n" +
+	"\vpublic_keys\x18\x01 \x03(\tR\n" +
+	"publicKeys\"p\n" +
+	"\x13CertifyHostResponse\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\tR\fcertificates\x125\n" +
+	"\brenew_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\arenewAt\">\n" +
+	"\fFetchRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"7\n" +
+	"\rFetchResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x93\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12\x14\n" +
@@ -2718,7 +5258,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05roots\x18\x02 \x01(\fR\x05roots\x12\x1c\n" +
 	"\tendpoints\x18\x03 \x03(\tR\tendpoints\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\tR\tclusterId\"\x83\x02\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\"\xaf\x02\n" +
 	"\fAgentMessage\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.agent.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04want\x18\x02 \x01(\v2\x0e.agent.v1.WantH\x00R\x04want\x12*\n" +
@@ -2726,8 +5266,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\vexec_output\x18\x04 \x01(\v2\x14.agent.v1.ExecOutputH\x00R\n" +
 	"execOutput\x127\n" +
 	"\vverify_done\x18\x05 \x01(\v2\x14.agent.v1.VerifyDoneH\x00R\n" +
-	"verifyDoneB\x06\n" +
-	"\x04kind\"\x94\x03\n" +
+	"verifyDone\x12*\n" +
+	"\x06answer\x18\x06 \x01(\v2\x10.agent.v1.AnswerH\x00R\x06answerB\x06\n" +
+	"\x04kind\"\xb7\x03\n" +
 	"\rServerMessage\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.agent.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\adesired\x18\x02 \x01(\v2\x11.agent.v1.DesiredH\x00R\adesired\x123\n" +
@@ -2738,13 +5279,47 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06verify\x18\x06 \x01(\v2\x10.agent.v1.VerifyH\x00R\x06verify\x124\n" +
 	"\n" +
 	"report_ack\x18\a \x01(\v2\x13.agent.v1.ReportAckH\x00R\treportAck\x12'\n" +
-	"\x05trust\x18\b \x01(\v2\x0f.agent.v1.TrustH\x00R\x05trustB\x06\n" +
-	"\x04kind\"\x8b\x01\n" +
+	"\x05trust\x18\b \x01(\v2\x0f.agent.v1.TrustH\x00R\x05trust\x12!\n" +
+	"\x03ask\x18\t \x01(\v2\r.agent.v1.AskH\x00R\x03askB\x06\n" +
+	"\x04kind\"\xd0\x01\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x05probe\x18\x02 \x01(\v2\x0f.agent.v1.ProbeH\x00R\x05probe\x12-\n" +
+	"\apreview\x18\x03 \x01(\v2\x11.agent.v1.PreviewH\x00R\apreview\x12-\n" +
+	"\aupgrade\x18\x04 \x01(\v2\x11.agent.v1.UpgradeH\x00R\aupgrade\x12*\n" +
+	"\x06reboot\x18\x05 \x01(\v2\x10.agent.v1.RebootH\x00R\x06rebootB\x06\n" +
+	"\x04kind\"\x9c\x01\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12/\n" +
+	"\areached\x18\x03 \x01(\v2\x13.agent.v1.ReachListH\x00R\areached\x123\n" +
+	"\apreview\x18\x04 \x01(\v2\x17.agent.v1.PreviewResultH\x00R\apreviewB\x06\n" +
+	"\x04kind\"6\n" +
+	"\tReachList\x12)\n" +
+	"\areached\x18\x01 \x03(\v2\x0f.agent.v1.ReachR\areached\"7\n" +
+	"\x05Probe\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05ports\x18\x02 \x03(\rR\x05ports\"k\n" +
+	"\aPreview\x12+\n" +
+	"\adesired\x18\x01 \x01(\v2\x11.agent.v1.DesiredR\adesired\x123\n" +
+	"\n" +
+	"components\x18\x02 \x03(\v2\x13.agent.v1.ComponentR\n" +
+	"components\"e\n" +
+	"\rPreviewResult\x12:\n" +
+	"\vdifferences\x18\x01 \x03(\v2\x18.agent.v1.ResourceChangeR\vdifferences\x12\x18\n" +
+	"\achecked\x18\x02 \x01(\rR\achecked\";\n" +
+	"\aUpgrade\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"9\n" +
+	"\x06Reboot\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x17\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"\xa5\x01\n" +
 	"\x05Hello\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x12\n" +
 	"\x04have\x18\x03 \x03(\fR\x04have\x120\n" +
-	"\x05clock\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\"\x85\x01\n" +
+	"\x05clock\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12\x18\n" +
+	"\aprogram\x18\x05 \x01(\fR\aprogram\"\x85\x01\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -2763,7 +5338,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06hashes\x18\x01 \x03(\fR\x06hashes\"3\n" +
 	"\tComponent\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\"\xeb\x02\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"\x89\a\n" +
 	"\x10MachineComponent\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12\x12\n" +
@@ -2782,10 +5357,54 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"http_proxy\x18\v \x01(\tR\thttpProxy\x12\x14\n" +
 	"\x05zones\x18\f \x03(\tR\x05zones\x12)\n" +
-	"\x02os\x18\r \x01(\v2\x19.agent.v1.OperatingSystemR\x02os\"O\n" +
+	"\x02os\x18\r \x01(\v2\x19.agent.v1.OperatingSystemR\x02os\x12W\n" +
+	"\x0fpackage_mirrors\x18\x0e \x03(\v2..agent.v1.MachineComponent.PackageMirrorsEntryR\x0epackageMirrors\x12+\n" +
+	"\x11proxy_environment\x18\x0f \x01(\bR\x10proxyEnvironment\x12\x19\n" +
+	"\bno_proxy\x18\x10 \x03(\tR\anoProxy\x12\x1b\n" +
+	"\tntp_pools\x18\x11 \x03(\tR\bntpPools\x12'\n" +
+	"\x0fssh_authorities\x18\x12 \x03(\tR\x0esshAuthorities\x12%\n" +
+	"\x03vpn\x18\x13 \x01(\v2\x13.agent.v1.VpnMemberR\x03vpn\x12D\n" +
+	"\bprograms\x18\x14 \x03(\v2(.agent.v1.MachineComponent.ProgramsEntryR\bprograms\x12#\n" +
+	"\rshared_kernel\x18\x15 \x01(\bR\fsharedKernel\x12#\n" +
+	"\rserver_ranges\x18\x16 \x03(\tR\fserverRanges\x1aA\n" +
+	"\x13PackageMirrorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rProgramsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xda\x01\n" +
+	"\tVpnMember\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04cidr\x18\x02 \x01(\tR\x04cidr\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x10\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
+	"\agateway\x18\x06 \x01(\bR\agateway\x12\x14\n" +
+	"\x05relay\x18\a \x01(\bR\x05relay\x12\x1d\n" +
+	"\n" +
+	"behind_nat\x18\b \x01(\bR\tbehindNat\x12\x16\n" +
+	"\x06routes\x18\t \x03(\tR\x06routes\"7\n" +
+	"\fVpnComponent\x12'\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x11.agent.v1.VpnNodeR\x05nodes\"\x9e\x02\n" +
+	"\aVpnNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x04 \x01(\tR\tpublicKey\x12\x1a\n" +
+	"\bendpoint\x18\x05 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06routes\x18\a \x03(\tR\x06routes\x12\x18\n" +
+	"\agateway\x18\b \x01(\bR\agateway\x12\x14\n" +
+	"\x05relay\x18\t \x01(\bR\x05relay\x12\x1d\n" +
+	"\n" +
+	"behind_nat\x18\n" +
+	" \x01(\bR\tbehindNat\x12\x10\n" +
+	"\x03via\x18\v \x01(\tR\x03via\"O\n" +
 	"\x0fOperatingSystem\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
-	"\arelease\x18\x02 \x01(\tR\arelease\"\x9a\x04\n" +
+	"\arelease\x18\x02 \x01(\tR\arelease\"\xae\t\n" +
 	"\rPoolComponent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\frepositories\x18\x02 \x03(\v2\x14.agent.v1.RepositoryR\frepositories\x12-\n" +
@@ -2797,10 +5416,30 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\bservices\x18\b \x03(\v2\x11.agent.v1.ServiceR\bservices\x12D\n" +
 	"\tvariables\x18\t \x03(\v2&.agent.v1.PoolComponent.VariablesEntryR\tvariables\x12\x18\n" +
 	"\aaliases\x18\n" +
-	" \x03(\tR\aaliases\x1a<\n" +
+	" \x03(\tR\aaliases\x12\x14\n" +
+	"\x05audit\x18\v \x01(\bR\x05audit\x120\n" +
+	"\tdownloads\x18\f \x03(\v2\x12.agent.v1.DownloadR\tdownloads\x12'\n" +
+	"\x06groups\x18\r \x03(\v2\x0f.agent.v1.GroupR\x06groups\x12\x1f\n" +
+	"\x03ssh\x18\x0e \x01(\v2\r.agent.v1.SshR\x03ssh\x12;\n" +
+	"\x06sysctl\x18\x0f \x03(\v2#.agent.v1.PoolComponent.SysctlEntryR\x06sysctl\x120\n" +
+	"\amodules\x18\x10 \x03(\v2\x16.agent.v1.KernelModuleR\amodules\x12\x1a\n" +
+	"\btimezone\x18\x11 \x01(\tR\btimezone\x12\x16\n" +
+	"\x06locale\x18\x12 \x01(\tR\x06locale\x12\"\n" +
+	"\x04swap\x18\x13 \x01(\v2\x0e.agent.v1.SwapR\x04swap\x126\n" +
+	"\vfilesystems\x18\x14 \x03(\v2\x14.agent.v1.FilesystemR\vfilesystems\x124\n" +
+	"\n" +
+	"networking\x18\x15 \x01(\v2\x14.agent.v1.NetworkingR\n" +
+	"networking\x12/\n" +
+	"\tos_policy\x18\x16 \x01(\v2\x12.agent.v1.OsPolicyR\bosPolicy\x12\x1a\n" +
+	"\bprofiles\x18\x17 \x03(\tR\bprofiles\x12-\n" +
+	"\asecrets\x18\x18 \x03(\v2\x13.agent.v1.SecretRefR\asecrets\x12\x14\n" +
+	"\x05roles\x18\x19 \x03(\tR\x05roles\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vSysctlEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x01\n" +
 	"\n" +
 	"Repository\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2809,45 +5448,122 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"components\x18\x04 \x03(\tR\n" +
 	"components\x12\x1b\n" +
-	"\tsigned_by\x18\x05 \x01(\tR\bsignedBy\"O\n" +
+	"\tsigned_by\x18\x05 \x01(\tR\bsignedBy\x12\"\n" +
+	"\rsigned_by_url\x18\x06 \x01(\tR\vsignedByUrl\x12(\n" +
+	"\x10signed_by_sha256\x18\a \x01(\fR\x0esignedBySha256\"\x83\x01\n" +
 	"\aPackage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
-	"\x06absent\x18\x03 \x01(\bR\x06absent\"\xb8\x01\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\x12\x12\n" +
+	"\x04hold\x18\x04 \x01(\bR\x04hold\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x05 \x01(\tR\n" +
+	"repository\"\xba\x01\n" +
+	"\bDownload\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04urls\x18\x02 \x03(\tR\x04urls\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\rR\x04mode\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\x06 \x01(\tR\x05group\x12\x18\n" +
+	"\aextract\x18\a \x01(\bR\aextract\x12\x14\n" +
+	"\x05strip\x18\b \x01(\rR\x05strip\"]\n" +
+	"\x05Group\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
+	"\x06system\x18\x03 \x01(\bR\x06system\x12\x16\n" +
+	"\x06absent\x18\x04 \x01(\bR\x06absent\"\xc6\x01\n" +
+	"\x03Ssh\x12%\n" +
+	"\x0epassword_login\x18\x01 \x01(\bR\rpasswordLogin\x127\n" +
+	"\bsettings\x18\x02 \x03(\v2\x1b.agent.v1.Ssh.SettingsEntryR\bsettings\x12\"\n" +
+	"\fcertificates\x18\x03 \x01(\bR\fcertificates\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\fKernelModule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aoptions\x18\x02 \x01(\tR\aoptions\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\"5\n" +
+	"\x04Swap\x12\x19\n" +
+	"\bsize_mib\x18\x01 \x01(\rR\asizeMib\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xae\x01\n" +
+	"\n" +
+	"Filesystem\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04disk\x18\x02 \x01(\rR\x04disk\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x18\n" +
+	"\aoptions\x18\x05 \x03(\tR\aoptions\x12\x1c\n" +
+	"\tpartition\x18\x06 \x01(\bR\tpartition\x12\x14\n" +
+	"\x05label\x18\a \x01(\tR\x05label\"e\n" +
+	"\n" +
+	"Networking\x12\x10\n" +
+	"\x03mtu\x18\x01 \x01(\rR\x03mtu\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12'\n" +
+	"\x06routes\x18\x03 \x03(\v2\x0f.agent.v1.RouteR\x06routes\"A\n" +
+	"\x05Route\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x10\n" +
+	"\x03via\x18\x02 \x01(\tR\x03via\x12\x16\n" +
+	"\x06metric\x18\x03 \x01(\rR\x06metric\"\xa0\x01\n" +
+	"\bOsPolicy\x12/\n" +
+	"\x13unattended_upgrades\x18\x01 \x01(\tR\x12unattendedUpgrades\x12-\n" +
+	"\x12coordinated_reboot\x18\x02 \x01(\bR\x11coordinatedReboot\x12\x18\n" +
+	"\aselinux\x18\x03 \x01(\tR\aselinux\x12\x1a\n" +
+	"\bapparmor\x18\x04 \x01(\tR\bapparmor\"\x88\x02\n" +
 	"\x04File\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\acontent\x18\x02 \x01(\fH\x00R\acontent\x12\x1c\n" +
 	"\btemplate\x18\x03 \x01(\tH\x00R\btemplate\x12\x18\n" +
-	"\x06absent\x18\x04 \x01(\bH\x00R\x06absent\x12\x12\n" +
+	"\x06absent\x18\x04 \x01(\bH\x00R\x06absent\x12\x14\n" +
+	"\x04link\x18\b \x01(\tH\x00R\x04link\x12\x1e\n" +
+	"\tdirectory\x18\t \x01(\bH\x00R\tdirectory\x12\x18\n" +
+	"\x06secret\x18\n" +
+	" \x01(\tH\x00R\x06secret\x12\x12\n" +
 	"\x04mode\x18\x05 \x01(\rR\x04mode\x12\x14\n" +
 	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\a \x01(\tR\x05groupB\b\n" +
-	"\x06source\"\x91\x01\n" +
+	"\x06source\"\xf9\x01\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bssh_keys\x18\x02 \x03(\tR\asshKeys\x12\x14\n" +
 	"\x05admin\x18\x03 \x01(\bR\x05admin\x12\x16\n" +
 	"\x06groups\x18\x04 \x03(\tR\x06groups\x12\x14\n" +
 	"\x05shell\x18\x05 \x01(\tR\x05shell\x12\x16\n" +
-	"\x06absent\x18\x06 \x01(\bR\x06absent\"R\n" +
+	"\x06absent\x18\x06 \x01(\bR\x06absent\x12\x10\n" +
+	"\x03uid\x18\a \x01(\rR\x03uid\x12\x12\n" +
+	"\x04home\x18\b \x01(\tR\x04home\x12\x14\n" +
+	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
+	"\x04sudo\x18\n" +
+	" \x03(\tR\x04sudo\x12\x16\n" +
+	"\x06system\x18\v \x01(\bR\x06system\"\x82\x01\n" +
 	"\bFirewall\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12,\n" +
-	"\x05rules\x18\x02 \x03(\v2\x16.agent.v1.FirewallRuleR\x05rules\"\x95\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2\x16.agent.v1.FirewallRuleR\x05rules\x12.\n" +
+	"\x06egress\x18\x03 \x03(\v2\x16.agent.v1.FirewallRuleR\x06egress\"\xd7\x01\n" +
 	"\fFirewallRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12)\n" +
 	"\x05ports\x18\x03 \x03(\v2\x13.agent.v1.PortRangeR\x05ports\x12\x14\n" +
 	"\x05cidrs\x18\x04 \x03(\tR\x05cidrs\x12\x14\n" +
-	"\x05pools\x18\x05 \x03(\tR\x05pools\"5\n" +
+	"\x05pools\x18\x05 \x03(\tR\x05pools\x12\x1a\n" +
+	"\bmachines\x18\x06 \x03(\tR\bmachines\x12\x10\n" +
+	"\x03vpn\x18\a \x01(\bR\x03vpn\x12\x12\n" +
+	"\x04drop\x18\b \x01(\bR\x04drop\"5\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\rR\x04last\"p\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"\xe1\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x18\n" +
 	"\aenabled\x18\x03 \x01(\bR\aenabled\x12\x1d\n" +
 	"\n" +
-	"restart_on\x18\x04 \x03(\tR\trestartOn\"M\n" +
+	"restart_on\x18\x04 \x03(\tR\trestartOn\x12\x1d\n" +
+	"\acontent\x18\x05 \x01(\tH\x00R\acontent\x88\x01\x01\x12\x1f\n" +
+	"\boverride\x18\x06 \x01(\tH\x01R\boverride\x88\x01\x01\x12\x16\n" +
+	"\x06masked\x18\a \x01(\bR\x06maskedB\n" +
+	"\n" +
+	"\b_contentB\v\n" +
+	"\t_override\"M\n" +
 	"\vMemberChunk\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12*\n" +
 	"\amembers\x18\x02 \x03(\v2\x10.agent.v1.MemberR\amembers\"\x95\x01\n" +
@@ -2858,7 +5574,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x05 \x01(\tR\tmachineId\x12\x14\n" +
-	"\x05ready\x18\x06 \x01(\bR\x05ready\"\xaa\x02\n" +
+	"\x05ready\x18\x06 \x01(\bR\x05ready\"\xd1\x02\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12!\n" +
 	"\fdesired_hash\x18\x02 \x01(\fR\vdesiredHash\x12'\n" +
@@ -2867,7 +5583,19 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12'\n" +
 	"\x06proofs\x18\x06 \x03(\v2\x0f.agent.v1.ProofR\x06proofs\x122\n" +
 	"\achanges\x18\a \x03(\v2\x18.agent.v1.ResourceChangeR\achanges\x12#\n" +
-	"\ragent_version\x18\b \x01(\tR\fagentVersion\"'\n" +
+	"\ragent_version\x18\b \x01(\tR\fagentVersion\x12%\n" +
+	"\x05facts\x18\t \x01(\v2\x0f.agent.v1.FactsR\x05facts\"\x88\x02\n" +
+	"\x05Facts\x12\x1d\n" +
+	"\n" +
+	"os_release\x18\x01 \x01(\tR\tosRelease\x12\x16\n" +
+	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\"\n" +
+	"\farchitecture\x18\x03 \x01(\tR\farchitecture\x12\"\n" +
+	"\rssh_host_keys\x18\x04 \x03(\tR\vsshHostKeys\x12$\n" +
+	"\x0evpn_public_key\x18\x05 \x01(\tR\fvpnPublicKey\x12'\n" +
+	"\x0freboot_required\x18\x06 \x01(\tR\x0erebootRequired\x12\x12\n" +
+	"\x04cpus\x18\a \x01(\rR\x04cpus\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\b \x01(\rR\tmemoryMib\"'\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\xb7\x01\n" +
 	"\x05Proof\x12\x1e\n" +
@@ -2878,13 +5606,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x14.agent.v1.ProofStateR\x05state\x12\x1a\n" +
 	"\bexpected\x18\x04 \x01(\tR\bexpected\x12\x14\n" +
 	"\x05found\x18\x05 \x01(\tR\x05found\x12\x16\n" +
-	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"\x98\x01\n" +
+	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"\xae\x01\n" +
 	"\x0eResourceChange\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
 	"\x04diff\x18\x02 \x01(\tR\x04diff\x12\x14\n" +
 	"\x05drift\x18\x03 \x01(\bR\x05drift\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"{\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x14\n" +
+	"\x05audit\x18\x06 \x01(\bR\x05audit\"{\n" +
 	"\x04Exec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x14\n" +
@@ -2911,11 +5640,15 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x17PROOF_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PROOF_STATE_PROVEN\x10\x01\x12\x16\n" +
 	"\x12PROOF_STATE_FAILED\x10\x02\x12\x1a\n" +
-	"\x16PROOF_STATE_UNPROVABLE\x10\x032\xbe\x01\n" +
+	"\x16PROOF_STATE_UNPROVABLE\x10\x032\xc6\x03\n" +
 	"\fAgentService\x125\n" +
 	"\x04Join\x12\x15.agent.v1.JoinRequest\x1a\x16.agent.v1.JoinResponse\x127\n" +
 	"\x05Renew\x12\x16.agent.v1.RenewRequest\x1a\x16.agent.v1.JoinResponse\x12>\n" +
-	"\aSession\x12\x16.agent.v1.AgentMessage\x1a\x17.agent.v1.ServerMessage(\x010\x01B9Z7github.com/provisionr/provisionr/proto/agent/v1;agentv1b\x06proto3"
+	"\aSession\x12\x16.agent.v1.AgentMessage\x1a\x17.agent.v1.ServerMessage(\x010\x01\x12>\n" +
+	"\aConfirm\x12\x18.agent.v1.ConfirmRequest\x1a\x19.agent.v1.ConfirmResponse\x12>\n" +
+	"\aSecrets\x12\x18.agent.v1.SecretsRequest\x1a\x19.agent.v1.SecretsResponse\x12J\n" +
+	"\vCertifyHost\x12\x1c.agent.v1.CertifyHostRequest\x1a\x1d.agent.v1.CertifyHostResponse\x12:\n" +
+	"\x05Fetch\x12\x16.agent.v1.FetchRequest\x1a\x17.agent.v1.FetchResponse0\x01B9Z7github.com/provisionr/provisionr/proto/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2930,95 +5663,171 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(ProofState)(0),               // 0: agent.v1.ProofState
-	(*JoinRequest)(nil),           // 1: agent.v1.JoinRequest
-	(*RenewRequest)(nil),          // 2: agent.v1.RenewRequest
-	(*JoinResponse)(nil),          // 3: agent.v1.JoinResponse
-	(*Trust)(nil),                 // 4: agent.v1.Trust
-	(*AgentMessage)(nil),          // 5: agent.v1.AgentMessage
-	(*ServerMessage)(nil),         // 6: agent.v1.ServerMessage
-	(*Hello)(nil),                 // 7: agent.v1.Hello
-	(*Welcome)(nil),               // 8: agent.v1.Welcome
-	(*Desired)(nil),               // 9: agent.v1.Desired
-	(*ComponentRef)(nil),          // 10: agent.v1.ComponentRef
-	(*Want)(nil),                  // 11: agent.v1.Want
-	(*Component)(nil),             // 12: agent.v1.Component
-	(*MachineComponent)(nil),      // 13: agent.v1.MachineComponent
-	(*OperatingSystem)(nil),       // 14: agent.v1.OperatingSystem
-	(*PoolComponent)(nil),         // 15: agent.v1.PoolComponent
-	(*Repository)(nil),            // 16: agent.v1.Repository
-	(*Package)(nil),               // 17: agent.v1.Package
-	(*File)(nil),                  // 18: agent.v1.File
-	(*User)(nil),                  // 19: agent.v1.User
-	(*Firewall)(nil),              // 20: agent.v1.Firewall
-	(*FirewallRule)(nil),          // 21: agent.v1.FirewallRule
-	(*PortRange)(nil),             // 22: agent.v1.PortRange
-	(*Service)(nil),               // 23: agent.v1.Service
-	(*MemberChunk)(nil),           // 24: agent.v1.MemberChunk
-	(*Member)(nil),                // 25: agent.v1.Member
-	(*Report)(nil),                // 26: agent.v1.Report
-	(*ReportAck)(nil),             // 27: agent.v1.ReportAck
-	(*Proof)(nil),                 // 28: agent.v1.Proof
-	(*ResourceChange)(nil),        // 29: agent.v1.ResourceChange
-	(*Exec)(nil),                  // 30: agent.v1.Exec
-	(*ExecCancel)(nil),            // 31: agent.v1.ExecCancel
-	(*ExecOutput)(nil),            // 32: agent.v1.ExecOutput
-	(*Verify)(nil),                // 33: agent.v1.Verify
-	(*VerifyDone)(nil),            // 34: agent.v1.VerifyDone
-	nil,                           // 35: agent.v1.PoolComponent.VariablesEntry
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*ConfirmRequest)(nil),        // 1: agent.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),       // 2: agent.v1.ConfirmResponse
+	(*Reach)(nil),                 // 3: agent.v1.Reach
+	(*SecretsRequest)(nil),        // 4: agent.v1.SecretsRequest
+	(*SecretRef)(nil),             // 5: agent.v1.SecretRef
+	(*SecretsResponse)(nil),       // 6: agent.v1.SecretsResponse
+	(*CertifyHostRequest)(nil),    // 7: agent.v1.CertifyHostRequest
+	(*CertifyHostResponse)(nil),   // 8: agent.v1.CertifyHostResponse
+	(*FetchRequest)(nil),          // 9: agent.v1.FetchRequest
+	(*FetchResponse)(nil),         // 10: agent.v1.FetchResponse
+	(*JoinRequest)(nil),           // 11: agent.v1.JoinRequest
+	(*RenewRequest)(nil),          // 12: agent.v1.RenewRequest
+	(*JoinResponse)(nil),          // 13: agent.v1.JoinResponse
+	(*Trust)(nil),                 // 14: agent.v1.Trust
+	(*AgentMessage)(nil),          // 15: agent.v1.AgentMessage
+	(*ServerMessage)(nil),         // 16: agent.v1.ServerMessage
+	(*Ask)(nil),                   // 17: agent.v1.Ask
+	(*Answer)(nil),                // 18: agent.v1.Answer
+	(*ReachList)(nil),             // 19: agent.v1.ReachList
+	(*Probe)(nil),                 // 20: agent.v1.Probe
+	(*Preview)(nil),               // 21: agent.v1.Preview
+	(*PreviewResult)(nil),         // 22: agent.v1.PreviewResult
+	(*Upgrade)(nil),               // 23: agent.v1.Upgrade
+	(*Reboot)(nil),                // 24: agent.v1.Reboot
+	(*Hello)(nil),                 // 25: agent.v1.Hello
+	(*Welcome)(nil),               // 26: agent.v1.Welcome
+	(*Desired)(nil),               // 27: agent.v1.Desired
+	(*ComponentRef)(nil),          // 28: agent.v1.ComponentRef
+	(*Want)(nil),                  // 29: agent.v1.Want
+	(*Component)(nil),             // 30: agent.v1.Component
+	(*MachineComponent)(nil),      // 31: agent.v1.MachineComponent
+	(*VpnMember)(nil),             // 32: agent.v1.VpnMember
+	(*VpnComponent)(nil),          // 33: agent.v1.VpnComponent
+	(*VpnNode)(nil),               // 34: agent.v1.VpnNode
+	(*OperatingSystem)(nil),       // 35: agent.v1.OperatingSystem
+	(*PoolComponent)(nil),         // 36: agent.v1.PoolComponent
+	(*Repository)(nil),            // 37: agent.v1.Repository
+	(*Package)(nil),               // 38: agent.v1.Package
+	(*Download)(nil),              // 39: agent.v1.Download
+	(*Group)(nil),                 // 40: agent.v1.Group
+	(*Ssh)(nil),                   // 41: agent.v1.Ssh
+	(*KernelModule)(nil),          // 42: agent.v1.KernelModule
+	(*Swap)(nil),                  // 43: agent.v1.Swap
+	(*Filesystem)(nil),            // 44: agent.v1.Filesystem
+	(*Networking)(nil),            // 45: agent.v1.Networking
+	(*Route)(nil),                 // 46: agent.v1.Route
+	(*OsPolicy)(nil),              // 47: agent.v1.OsPolicy
+	(*File)(nil),                  // 48: agent.v1.File
+	(*User)(nil),                  // 49: agent.v1.User
+	(*Firewall)(nil),              // 50: agent.v1.Firewall
+	(*FirewallRule)(nil),          // 51: agent.v1.FirewallRule
+	(*PortRange)(nil),             // 52: agent.v1.PortRange
+	(*Service)(nil),               // 53: agent.v1.Service
+	(*MemberChunk)(nil),           // 54: agent.v1.MemberChunk
+	(*Member)(nil),                // 55: agent.v1.Member
+	(*Report)(nil),                // 56: agent.v1.Report
+	(*Facts)(nil),                 // 57: agent.v1.Facts
+	(*ReportAck)(nil),             // 58: agent.v1.ReportAck
+	(*Proof)(nil),                 // 59: agent.v1.Proof
+	(*ResourceChange)(nil),        // 60: agent.v1.ResourceChange
+	(*Exec)(nil),                  // 61: agent.v1.Exec
+	(*ExecCancel)(nil),            // 62: agent.v1.ExecCancel
+	(*ExecOutput)(nil),            // 63: agent.v1.ExecOutput
+	(*Verify)(nil),                // 64: agent.v1.Verify
+	(*VerifyDone)(nil),            // 65: agent.v1.VerifyDone
+	nil,                           // 66: agent.v1.MachineComponent.PackageMirrorsEntry
+	nil,                           // 67: agent.v1.MachineComponent.ProgramsEntry
+	nil,                           // 68: agent.v1.PoolComponent.VariablesEntry
+	nil,                           // 69: agent.v1.PoolComponent.SysctlEntry
+	nil,                           // 70: agent.v1.Ssh.SettingsEntry
+	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 72: google.protobuf.Duration
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	36, // 0: agent.v1.JoinResponse.server_time:type_name -> google.protobuf.Timestamp
-	4,  // 1: agent.v1.JoinResponse.trust:type_name -> agent.v1.Trust
-	7,  // 2: agent.v1.AgentMessage.hello:type_name -> agent.v1.Hello
-	11, // 3: agent.v1.AgentMessage.want:type_name -> agent.v1.Want
-	26, // 4: agent.v1.AgentMessage.report:type_name -> agent.v1.Report
-	32, // 5: agent.v1.AgentMessage.exec_output:type_name -> agent.v1.ExecOutput
-	34, // 6: agent.v1.AgentMessage.verify_done:type_name -> agent.v1.VerifyDone
-	8,  // 7: agent.v1.ServerMessage.welcome:type_name -> agent.v1.Welcome
-	9,  // 8: agent.v1.ServerMessage.desired:type_name -> agent.v1.Desired
-	12, // 9: agent.v1.ServerMessage.component:type_name -> agent.v1.Component
-	30, // 10: agent.v1.ServerMessage.exec:type_name -> agent.v1.Exec
-	31, // 11: agent.v1.ServerMessage.exec_cancel:type_name -> agent.v1.ExecCancel
-	33, // 12: agent.v1.ServerMessage.verify:type_name -> agent.v1.Verify
-	27, // 13: agent.v1.ServerMessage.report_ack:type_name -> agent.v1.ReportAck
-	4,  // 14: agent.v1.ServerMessage.trust:type_name -> agent.v1.Trust
-	36, // 15: agent.v1.Hello.clock:type_name -> google.protobuf.Timestamp
-	36, // 16: agent.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	4,  // 17: agent.v1.Welcome.trust:type_name -> agent.v1.Trust
-	10, // 18: agent.v1.Desired.components:type_name -> agent.v1.ComponentRef
-	14, // 19: agent.v1.MachineComponent.os:type_name -> agent.v1.OperatingSystem
-	16, // 20: agent.v1.PoolComponent.repositories:type_name -> agent.v1.Repository
-	17, // 21: agent.v1.PoolComponent.packages:type_name -> agent.v1.Package
-	18, // 22: agent.v1.PoolComponent.files:type_name -> agent.v1.File
-	19, // 23: agent.v1.PoolComponent.users:type_name -> agent.v1.User
-	37, // 24: agent.v1.PoolComponent.max_clock_offset:type_name -> google.protobuf.Duration
-	20, // 25: agent.v1.PoolComponent.firewall:type_name -> agent.v1.Firewall
-	23, // 26: agent.v1.PoolComponent.services:type_name -> agent.v1.Service
-	35, // 27: agent.v1.PoolComponent.variables:type_name -> agent.v1.PoolComponent.VariablesEntry
-	21, // 28: agent.v1.Firewall.rules:type_name -> agent.v1.FirewallRule
-	22, // 29: agent.v1.FirewallRule.ports:type_name -> agent.v1.PortRange
-	25, // 30: agent.v1.MemberChunk.members:type_name -> agent.v1.Member
-	28, // 31: agent.v1.Report.proofs:type_name -> agent.v1.Proof
-	29, // 32: agent.v1.Report.changes:type_name -> agent.v1.ResourceChange
-	0,  // 33: agent.v1.Proof.state:type_name -> agent.v1.ProofState
-	36, // 34: agent.v1.ResourceChange.at:type_name -> google.protobuf.Timestamp
-	37, // 35: agent.v1.Exec.timeout:type_name -> google.protobuf.Duration
-	1,  // 36: agent.v1.AgentService.Join:input_type -> agent.v1.JoinRequest
-	2,  // 37: agent.v1.AgentService.Renew:input_type -> agent.v1.RenewRequest
-	5,  // 38: agent.v1.AgentService.Session:input_type -> agent.v1.AgentMessage
-	3,  // 39: agent.v1.AgentService.Join:output_type -> agent.v1.JoinResponse
-	3,  // 40: agent.v1.AgentService.Renew:output_type -> agent.v1.JoinResponse
-	6,  // 41: agent.v1.AgentService.Session:output_type -> agent.v1.ServerMessage
-	39, // [39:42] is the sub-list for method output_type
-	36, // [36:39] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	3,  // 0: agent.v1.ConfirmResponse.reached:type_name -> agent.v1.Reach
+	5,  // 1: agent.v1.SecretsRequest.secrets:type_name -> agent.v1.SecretRef
+	71, // 2: agent.v1.CertifyHostResponse.renew_at:type_name -> google.protobuf.Timestamp
+	71, // 3: agent.v1.JoinResponse.server_time:type_name -> google.protobuf.Timestamp
+	14, // 4: agent.v1.JoinResponse.trust:type_name -> agent.v1.Trust
+	25, // 5: agent.v1.AgentMessage.hello:type_name -> agent.v1.Hello
+	29, // 6: agent.v1.AgentMessage.want:type_name -> agent.v1.Want
+	56, // 7: agent.v1.AgentMessage.report:type_name -> agent.v1.Report
+	63, // 8: agent.v1.AgentMessage.exec_output:type_name -> agent.v1.ExecOutput
+	65, // 9: agent.v1.AgentMessage.verify_done:type_name -> agent.v1.VerifyDone
+	18, // 10: agent.v1.AgentMessage.answer:type_name -> agent.v1.Answer
+	26, // 11: agent.v1.ServerMessage.welcome:type_name -> agent.v1.Welcome
+	27, // 12: agent.v1.ServerMessage.desired:type_name -> agent.v1.Desired
+	30, // 13: agent.v1.ServerMessage.component:type_name -> agent.v1.Component
+	61, // 14: agent.v1.ServerMessage.exec:type_name -> agent.v1.Exec
+	62, // 15: agent.v1.ServerMessage.exec_cancel:type_name -> agent.v1.ExecCancel
+	64, // 16: agent.v1.ServerMessage.verify:type_name -> agent.v1.Verify
+	58, // 17: agent.v1.ServerMessage.report_ack:type_name -> agent.v1.ReportAck
+	14, // 18: agent.v1.ServerMessage.trust:type_name -> agent.v1.Trust
+	17, // 19: agent.v1.ServerMessage.ask:type_name -> agent.v1.Ask
+	20, // 20: agent.v1.Ask.probe:type_name -> agent.v1.Probe
+	21, // 21: agent.v1.Ask.preview:type_name -> agent.v1.Preview
+	23, // 22: agent.v1.Ask.upgrade:type_name -> agent.v1.Upgrade
+	24, // 23: agent.v1.Ask.reboot:type_name -> agent.v1.Reboot
+	19, // 24: agent.v1.Answer.reached:type_name -> agent.v1.ReachList
+	22, // 25: agent.v1.Answer.preview:type_name -> agent.v1.PreviewResult
+	3,  // 26: agent.v1.ReachList.reached:type_name -> agent.v1.Reach
+	27, // 27: agent.v1.Preview.desired:type_name -> agent.v1.Desired
+	30, // 28: agent.v1.Preview.components:type_name -> agent.v1.Component
+	60, // 29: agent.v1.PreviewResult.differences:type_name -> agent.v1.ResourceChange
+	71, // 30: agent.v1.Hello.clock:type_name -> google.protobuf.Timestamp
+	71, // 31: agent.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	14, // 32: agent.v1.Welcome.trust:type_name -> agent.v1.Trust
+	28, // 33: agent.v1.Desired.components:type_name -> agent.v1.ComponentRef
+	35, // 34: agent.v1.MachineComponent.os:type_name -> agent.v1.OperatingSystem
+	66, // 35: agent.v1.MachineComponent.package_mirrors:type_name -> agent.v1.MachineComponent.PackageMirrorsEntry
+	32, // 36: agent.v1.MachineComponent.vpn:type_name -> agent.v1.VpnMember
+	67, // 37: agent.v1.MachineComponent.programs:type_name -> agent.v1.MachineComponent.ProgramsEntry
+	34, // 38: agent.v1.VpnComponent.nodes:type_name -> agent.v1.VpnNode
+	37, // 39: agent.v1.PoolComponent.repositories:type_name -> agent.v1.Repository
+	38, // 40: agent.v1.PoolComponent.packages:type_name -> agent.v1.Package
+	48, // 41: agent.v1.PoolComponent.files:type_name -> agent.v1.File
+	49, // 42: agent.v1.PoolComponent.users:type_name -> agent.v1.User
+	72, // 43: agent.v1.PoolComponent.max_clock_offset:type_name -> google.protobuf.Duration
+	50, // 44: agent.v1.PoolComponent.firewall:type_name -> agent.v1.Firewall
+	53, // 45: agent.v1.PoolComponent.services:type_name -> agent.v1.Service
+	68, // 46: agent.v1.PoolComponent.variables:type_name -> agent.v1.PoolComponent.VariablesEntry
+	39, // 47: agent.v1.PoolComponent.downloads:type_name -> agent.v1.Download
+	40, // 48: agent.v1.PoolComponent.groups:type_name -> agent.v1.Group
+	41, // 49: agent.v1.PoolComponent.ssh:type_name -> agent.v1.Ssh
+	69, // 50: agent.v1.PoolComponent.sysctl:type_name -> agent.v1.PoolComponent.SysctlEntry
+	42, // 51: agent.v1.PoolComponent.modules:type_name -> agent.v1.KernelModule
+	43, // 52: agent.v1.PoolComponent.swap:type_name -> agent.v1.Swap
+	44, // 53: agent.v1.PoolComponent.filesystems:type_name -> agent.v1.Filesystem
+	45, // 54: agent.v1.PoolComponent.networking:type_name -> agent.v1.Networking
+	47, // 55: agent.v1.PoolComponent.os_policy:type_name -> agent.v1.OsPolicy
+	5,  // 56: agent.v1.PoolComponent.secrets:type_name -> agent.v1.SecretRef
+	70, // 57: agent.v1.Ssh.settings:type_name -> agent.v1.Ssh.SettingsEntry
+	46, // 58: agent.v1.Networking.routes:type_name -> agent.v1.Route
+	51, // 59: agent.v1.Firewall.rules:type_name -> agent.v1.FirewallRule
+	51, // 60: agent.v1.Firewall.egress:type_name -> agent.v1.FirewallRule
+	52, // 61: agent.v1.FirewallRule.ports:type_name -> agent.v1.PortRange
+	55, // 62: agent.v1.MemberChunk.members:type_name -> agent.v1.Member
+	59, // 63: agent.v1.Report.proofs:type_name -> agent.v1.Proof
+	60, // 64: agent.v1.Report.changes:type_name -> agent.v1.ResourceChange
+	57, // 65: agent.v1.Report.facts:type_name -> agent.v1.Facts
+	0,  // 66: agent.v1.Proof.state:type_name -> agent.v1.ProofState
+	71, // 67: agent.v1.ResourceChange.at:type_name -> google.protobuf.Timestamp
+	72, // 68: agent.v1.Exec.timeout:type_name -> google.protobuf.Duration
+	11, // 69: agent.v1.AgentService.Join:input_type -> agent.v1.JoinRequest
+	12, // 70: agent.v1.AgentService.Renew:input_type -> agent.v1.RenewRequest
+	15, // 71: agent.v1.AgentService.Session:input_type -> agent.v1.AgentMessage
+	1,  // 72: agent.v1.AgentService.Confirm:input_type -> agent.v1.ConfirmRequest
+	4,  // 73: agent.v1.AgentService.Secrets:input_type -> agent.v1.SecretsRequest
+	7,  // 74: agent.v1.AgentService.CertifyHost:input_type -> agent.v1.CertifyHostRequest
+	9,  // 75: agent.v1.AgentService.Fetch:input_type -> agent.v1.FetchRequest
+	13, // 76: agent.v1.AgentService.Join:output_type -> agent.v1.JoinResponse
+	13, // 77: agent.v1.AgentService.Renew:output_type -> agent.v1.JoinResponse
+	16, // 78: agent.v1.AgentService.Session:output_type -> agent.v1.ServerMessage
+	2,  // 79: agent.v1.AgentService.Confirm:output_type -> agent.v1.ConfirmResponse
+	6,  // 80: agent.v1.AgentService.Secrets:output_type -> agent.v1.SecretsResponse
+	8,  // 81: agent.v1.AgentService.CertifyHost:output_type -> agent.v1.CertifyHostResponse
+	10, // 82: agent.v1.AgentService.Fetch:output_type -> agent.v1.FetchResponse
+	76, // [76:83] is the sub-list for method output_type
+	69, // [69:76] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -3026,14 +5835,15 @@ func file_agent_v1_agent_proto_init() {
 	if File_agent_v1_agent_proto != nil {
 		return
 	}
-	file_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Want)(nil),
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_ExecOutput)(nil),
 		(*AgentMessage_VerifyDone)(nil),
+		(*AgentMessage_Answer)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Desired)(nil),
 		(*ServerMessage_Component)(nil),
@@ -3042,13 +5852,28 @@ func file_agent_v1_agent_proto_init() {
 		(*ServerMessage_Verify)(nil),
 		(*ServerMessage_ReportAck)(nil),
 		(*ServerMessage_Trust)(nil),
+		(*ServerMessage_Ask)(nil),
+	}
+	file_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+		(*Ask_Probe)(nil),
+		(*Ask_Preview)(nil),
+		(*Ask_Upgrade)(nil),
+		(*Ask_Reboot)(nil),
 	}
 	file_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+		(*Answer_Reached)(nil),
+		(*Answer_Preview)(nil),
+	}
+	file_agent_v1_agent_proto_msgTypes[47].OneofWrappers = []any{
 		(*File_Content)(nil),
 		(*File_Template)(nil),
 		(*File_Absent)(nil),
+		(*File_Link)(nil),
+		(*File_Directory)(nil),
+		(*File_Secret)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[31].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[52].OneofWrappers = []any{}
+	file_agent_v1_agent_proto_msgTypes[62].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_Exit)(nil),
@@ -3060,7 +5885,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,9 +22,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_Join_FullMethodName    = "/agent.v1.AgentService/Join"
-	AgentService_Renew_FullMethodName   = "/agent.v1.AgentService/Renew"
-	AgentService_Session_FullMethodName = "/agent.v1.AgentService/Session"
+	AgentService_Join_FullMethodName        = "/agent.v1.AgentService/Join"
+	AgentService_Renew_FullMethodName       = "/agent.v1.AgentService/Renew"
+	AgentService_Session_FullMethodName     = "/agent.v1.AgentService/Session"
+	AgentService_Confirm_FullMethodName     = "/agent.v1.AgentService/Confirm"
+	AgentService_Secrets_FullMethodName     = "/agent.v1.AgentService/Secrets"
+	AgentService_CertifyHost_FullMethodName = "/agent.v1.AgentService/CertifyHost"
+	AgentService_Fetch_FullMethodName       = "/agent.v1.AgentService/Fetch"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -39,6 +43,15 @@ type AgentServiceClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Session is the machine's lasting stream. A newer session of the same machine ends the older one.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentMessage, ServerMessage], error)
+	// Confirm is called on a fresh connection, to show that the machine still reaches a server. The server has the asked ports
+	// of the machine's address reached from outside: by itself, else by peers of the machine.
+	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
+	// Secrets answers the values that the machine's desired state refers to. What it does not refer to is denied.
+	Secrets(ctx context.Context, in *SecretsRequest, opts ...grpc.CallOption) (*SecretsResponse, error)
+	// CertifyHost signs the machine's SSH host keys for its names and addresses.
+	CertifyHost(ctx context.Context, in *CertifyHostRequest, opts ...grpc.CallOption) (*CertifyHostResponse, error)
+	// Fetch streams a program that the servers hold, by the SHA-256 of its content: an agent or a helper of one.
+	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchResponse], error)
 }
 
 type agentServiceClient struct {
@@ -82,6 +95,55 @@ func (c *agentServiceClient) Session(ctx context.Context, opts ...grpc.CallOptio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_SessionClient = grpc.BidiStreamingClient[AgentMessage, ServerMessage]
 
+func (c *agentServiceClient) Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmResponse)
+	err := c.cc.Invoke(ctx, AgentService_Confirm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Secrets(ctx context.Context, in *SecretsRequest, opts ...grpc.CallOption) (*SecretsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SecretsResponse)
+	err := c.cc.Invoke(ctx, AgentService_Secrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) CertifyHost(ctx context.Context, in *CertifyHostRequest, opts ...grpc.CallOption) (*CertifyHostResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CertifyHostResponse)
+	err := c.cc.Invoke(ctx, AgentService_CertifyHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_Fetch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchRequest, FetchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FetchClient = grpc.ServerStreamingClient[FetchResponse]
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -94,6 +156,15 @@ type AgentServiceServer interface {
 	Renew(context.Context, *RenewRequest) (*JoinResponse, error)
 	// Session is the machine's lasting stream. A newer session of the same machine ends the older one.
 	Session(grpc.BidiStreamingServer[AgentMessage, ServerMessage]) error
+	// Confirm is called on a fresh connection, to show that the machine still reaches a server. The server has the asked ports
+	// of the machine's address reached from outside: by itself, else by peers of the machine.
+	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
+	// Secrets answers the values that the machine's desired state refers to. What it does not refer to is denied.
+	Secrets(context.Context, *SecretsRequest) (*SecretsResponse, error)
+	// CertifyHost signs the machine's SSH host keys for its names and addresses.
+	CertifyHost(context.Context, *CertifyHostRequest) (*CertifyHostResponse, error)
+	// Fetch streams a program that the servers hold, by the SHA-256 of its content: an agent or a helper of one.
+	Fetch(*FetchRequest, grpc.ServerStreamingServer[FetchResponse]) error
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -112,6 +183,18 @@ func (UnimplementedAgentServiceServer) Renew(context.Context, *RenewRequest) (*J
 }
 func (UnimplementedAgentServiceServer) Session(grpc.BidiStreamingServer[AgentMessage, ServerMessage]) error {
 	return status.Error(codes.Unimplemented, "method Session not implemented")
+}
+func (UnimplementedAgentServiceServer) Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Confirm not implemented")
+}
+func (UnimplementedAgentServiceServer) Secrets(context.Context, *SecretsRequest) (*SecretsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Secrets not implemented")
+}
+func (UnimplementedAgentServiceServer) CertifyHost(context.Context, *CertifyHostRequest) (*CertifyHostResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CertifyHost not implemented")
+}
+func (UnimplementedAgentServiceServer) Fetch(*FetchRequest, grpc.ServerStreamingServer[FetchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Fetch not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -177,6 +260,71 @@ func _AgentService_Session_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_SessionServer = grpc.BidiStreamingServer[AgentMessage, ServerMessage]
 
+func _AgentService_Confirm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Confirm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Confirm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Confirm(ctx, req.(*ConfirmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_Secrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Secrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Secrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Secrets(ctx, req.(*SecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_CertifyHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CertifyHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).CertifyHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_CertifyHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).CertifyHost(ctx, req.(*CertifyHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).Fetch(m, &grpc.GenericServerStream[FetchRequest, FetchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FetchServer = grpc.ServerStreamingServer[FetchResponse]
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -192,6 +340,18 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Renew",
 			Handler:    _AgentService_Renew_Handler,
 		},
+		{
+			MethodName: "Confirm",
+			Handler:    _AgentService_Confirm_Handler,
+		},
+		{
+			MethodName: "Secrets",
+			Handler:    _AgentService_Secrets_Handler,
+		},
+		{
+			MethodName: "CertifyHost",
+			Handler:    _AgentService_CertifyHost_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -199,6 +359,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _AgentService_Session_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Fetch",
+			Handler:       _AgentService_Fetch_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "agent/v1/agent.proto",

@@ -9,6 +9,7 @@
 package memberv1
 
 import (
+	v12 "github.com/provisionr/provisionr/proto/agent/v1"
 	v11 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	v1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -526,6 +527,66 @@ func (*VerifyResponse) Descriptor() ([]byte, []int) {
 	return file_member_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
+type AskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MachineId     string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	Ask           *v12.Ask               `protobuf:"bytes,2,opt,name=ask,proto3" json:"ask,omitempty"`
+	Timeout       *durationpb.Duration   `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_member_v1_member_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_member_v1_member_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_member_v1_member_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AskRequest) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *AskRequest) GetAsk() *v12.Ask {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *AskRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -534,7 +595,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[10]
+	mi := &file_member_v1_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +607,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[10]
+	mi := &file_member_v1_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +620,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{10}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{11}
 }
 
 type AddServerRequest struct {
@@ -572,7 +633,7 @@ type AddServerRequest struct {
 
 func (x *AddServerRequest) Reset() {
 	*x = AddServerRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[11]
+	mi := &file_member_v1_member_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +645,7 @@ func (x *AddServerRequest) String() string {
 func (*AddServerRequest) ProtoMessage() {}
 
 func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[11]
+	mi := &file_member_v1_member_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +658,7 @@ func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
 func (*AddServerRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{11}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AddServerRequest) GetName() string {
@@ -623,7 +684,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[12]
+	mi := &file_member_v1_member_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +696,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[12]
+	mi := &file_member_v1_member_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +709,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{12}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveServerRequest) GetName() string {
@@ -666,7 +727,7 @@ type ChangeServersResponse struct {
 
 func (x *ChangeServersResponse) Reset() {
 	*x = ChangeServersResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[13]
+	mi := &file_member_v1_member_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +739,7 @@ func (x *ChangeServersResponse) String() string {
 func (*ChangeServersResponse) ProtoMessage() {}
 
 func (x *ChangeServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[13]
+	mi := &file_member_v1_member_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +752,7 @@ func (x *ChangeServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeServersResponse.ProtoReflect.Descriptor instead.
 func (*ChangeServersResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{13}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{14}
 }
 
 type ListRequest struct {
@@ -703,7 +764,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[14]
+	mi := &file_member_v1_member_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +776,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[14]
+	mi := &file_member_v1_member_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +789,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{14}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListRequest) GetProvider() string {
@@ -753,7 +814,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_member_v1_member_proto_msgTypes[15]
+	mi := &file_member_v1_member_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +826,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[15]
+	mi := &file_member_v1_member_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +839,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{15}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Instance) GetProviderId() string {
@@ -833,7 +894,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +906,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[16]
+	mi := &file_member_v1_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +919,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{16}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResolveRequest) GetProvider() string {
@@ -887,7 +948,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +960,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[17]
+	mi := &file_member_v1_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +973,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{17}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PruneRequest) GetProvider() string {
@@ -944,7 +1005,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1017,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[18]
+	mi := &file_member_v1_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1030,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{18}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
 }
 
 type LaunchRequest struct {
@@ -984,7 +1045,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1057,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[19]
+	mi := &file_member_v1_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1070,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{19}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LaunchRequest) GetProvider() string {
@@ -1044,7 +1105,7 @@ type TerminateRequest struct {
 
 func (x *TerminateRequest) Reset() {
 	*x = TerminateRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1117,7 @@ func (x *TerminateRequest) String() string {
 func (*TerminateRequest) ProtoMessage() {}
 
 func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[20]
+	mi := &file_member_v1_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1130,7 @@ func (x *TerminateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateRequest.ProtoReflect.Descriptor instead.
 func (*TerminateRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{20}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TerminateRequest) GetProvider() string {
@@ -1101,7 +1162,7 @@ type TerminateResponse struct {
 
 func (x *TerminateResponse) Reset() {
 	*x = TerminateResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[21]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1174,7 @@ func (x *TerminateResponse) String() string {
 func (*TerminateResponse) ProtoMessage() {}
 
 func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[21]
+	mi := &file_member_v1_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1187,7 @@ func (x *TerminateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateResponse.ProtoReflect.Descriptor instead.
 func (*TerminateResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{21}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{22}
 }
 
 type ConsoleRequest struct {
@@ -1140,7 +1201,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[22]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1213,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[22]
+	mi := &file_member_v1_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1226,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{22}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConsoleRequest) GetProvider() string {
@@ -1198,7 +1259,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[23]
+	mi := &file_member_v1_member_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1271,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[23]
+	mi := &file_member_v1_member_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1284,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{23}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConsoleResponse) GetConsole() string {
@@ -1243,7 +1304,7 @@ type EnsureNetworkRequest struct {
 
 func (x *EnsureNetworkRequest) Reset() {
 	*x = EnsureNetworkRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[24]
+	mi := &file_member_v1_member_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1316,7 @@ func (x *EnsureNetworkRequest) String() string {
 func (*EnsureNetworkRequest) ProtoMessage() {}
 
 func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[24]
+	mi := &file_member_v1_member_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1329,7 @@ func (x *EnsureNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureNetworkRequest.ProtoReflect.Descriptor instead.
 func (*EnsureNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{24}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EnsureNetworkRequest) GetProvider() string {
@@ -1300,7 +1361,7 @@ type FirewallRequest struct {
 
 func (x *FirewallRequest) Reset() {
 	*x = FirewallRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[25]
+	mi := &file_member_v1_member_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1373,7 @@ func (x *FirewallRequest) String() string {
 func (*FirewallRequest) ProtoMessage() {}
 
 func (x *FirewallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[25]
+	mi := &file_member_v1_member_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1386,7 @@ func (x *FirewallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRequest.ProtoReflect.Descriptor instead.
 func (*FirewallRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{25}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FirewallRequest) GetProvider() string {
@@ -1386,7 +1447,7 @@ type FirewallRule struct {
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_member_v1_member_proto_msgTypes[26]
+	mi := &file_member_v1_member_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1459,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[26]
+	mi := &file_member_v1_member_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1472,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{26}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FirewallRule) GetProtocol() string {
@@ -1457,7 +1518,7 @@ type EnsureFirewallResponse struct {
 
 func (x *EnsureFirewallResponse) Reset() {
 	*x = EnsureFirewallResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[27]
+	mi := &file_member_v1_member_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1530,7 @@ func (x *EnsureFirewallResponse) String() string {
 func (*EnsureFirewallResponse) ProtoMessage() {}
 
 func (x *EnsureFirewallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[27]
+	mi := &file_member_v1_member_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1543,7 @@ func (x *EnsureFirewallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureFirewallResponse.ProtoReflect.Descriptor instead.
 func (*EnsureFirewallResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{27}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{28}
 }
 
 type PlanFirewallResponse struct {
@@ -1494,7 +1555,7 @@ type PlanFirewallResponse struct {
 
 func (x *PlanFirewallResponse) Reset() {
 	*x = PlanFirewallResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[28]
+	mi := &file_member_v1_member_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1567,7 @@ func (x *PlanFirewallResponse) String() string {
 func (*PlanFirewallResponse) ProtoMessage() {}
 
 func (x *PlanFirewallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[28]
+	mi := &file_member_v1_member_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1580,7 @@ func (x *PlanFirewallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanFirewallResponse.ProtoReflect.Descriptor instead.
 func (*PlanFirewallResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{28}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PlanFirewallResponse) GetLines() []string {
@@ -1538,7 +1599,7 @@ type FirewallsRequest struct {
 
 func (x *FirewallsRequest) Reset() {
 	*x = FirewallsRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[29]
+	mi := &file_member_v1_member_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1611,7 @@ func (x *FirewallsRequest) String() string {
 func (*FirewallsRequest) ProtoMessage() {}
 
 func (x *FirewallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[29]
+	mi := &file_member_v1_member_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1624,7 @@ func (x *FirewallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallsRequest.ProtoReflect.Descriptor instead.
 func (*FirewallsRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{29}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FirewallsRequest) GetProvider() string {
@@ -1582,7 +1643,7 @@ type FirewallsResponse struct {
 
 func (x *FirewallsResponse) Reset() {
 	*x = FirewallsResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[30]
+	mi := &file_member_v1_member_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1655,7 @@ func (x *FirewallsResponse) String() string {
 func (*FirewallsResponse) ProtoMessage() {}
 
 func (x *FirewallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[30]
+	mi := &file_member_v1_member_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1668,7 @@ func (x *FirewallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallsResponse.ProtoReflect.Descriptor instead.
 func (*FirewallsResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{30}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FirewallsResponse) GetPools() []string {
@@ -1627,7 +1688,7 @@ type DeleteFirewallRequest struct {
 
 func (x *DeleteFirewallRequest) Reset() {
 	*x = DeleteFirewallRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[31]
+	mi := &file_member_v1_member_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1700,7 @@ func (x *DeleteFirewallRequest) String() string {
 func (*DeleteFirewallRequest) ProtoMessage() {}
 
 func (x *DeleteFirewallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[31]
+	mi := &file_member_v1_member_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1713,7 @@ func (x *DeleteFirewallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFirewallRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFirewallRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{31}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteFirewallRequest) GetProvider() string {
@@ -1677,7 +1738,7 @@ type DeleteFirewallResponse struct {
 
 func (x *DeleteFirewallResponse) Reset() {
 	*x = DeleteFirewallResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[32]
+	mi := &file_member_v1_member_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1750,7 @@ func (x *DeleteFirewallResponse) String() string {
 func (*DeleteFirewallResponse) ProtoMessage() {}
 
 func (x *DeleteFirewallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[32]
+	mi := &file_member_v1_member_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1763,7 @@ func (x *DeleteFirewallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFirewallResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFirewallResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{32}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{33}
 }
 
 type JoinRequest struct {
@@ -1718,7 +1779,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_member_v1_member_proto_msgTypes[33]
+	mi := &file_member_v1_member_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1791,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[33]
+	mi := &file_member_v1_member_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1804,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{33}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1786,7 +1847,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_member_v1_member_proto_msgTypes[34]
+	mi := &file_member_v1_member_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1859,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_member_v1_member_proto_msgTypes[34]
+	mi := &file_member_v1_member_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1872,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_member_v1_member_proto_rawDescGZIP(), []int{34}
+	return file_member_v1_member_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1846,7 +1907,7 @@ var File_member_v1_member_proto protoreflect.FileDescriptor
 
 const file_member_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x16member/v1/member.proto\x12\tmember.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1cprovisionr/v1/services.proto\x1a\x14raftlog/v1/log.proto\"A\n" +
+	"\x16member/v1/member.proto\x12\tmember.v1\x1a\x14agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1cprovisionr/v1/services.proto\x1a\x14raftlog/v1/log.proto\"A\n" +
 	"\x0eProposeRequest\x12/\n" +
 	"\brequests\x18\x01 \x03(\v2\x13.raftlog.v1.RequestR\brequests\">\n" +
 	"\x0fProposeResponse\x12+\n" +
@@ -1877,7 +1938,13 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x10\n" +
-	"\x0eVerifyResponse\"\x0f\n" +
+	"\x0eVerifyResponse\"\x81\x01\n" +
+	"\n" +
+	"AskRequest\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x01 \x01(\tR\tmachineId\x12\x1f\n" +
+	"\x03ask\x18\x02 \x01(\v2\r.agent.v1.AskR\x03ask\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x0f\n" +
 	"\rStatusRequest\"I\n" +
 	"\x10AddServerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
@@ -1962,13 +2029,14 @@ const file_member_v1_member_proto_rawDesc = "" +
 	"\x05roots\x18\x02 \x01(\fR\x05roots\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12/\n" +
-	"\amembers\x18\x04 \x03(\v2\x15.provisionr.v1.MemberR\amembers2\x84\x05\n" +
+	"\amembers\x18\x04 \x03(\v2\x15.provisionr.v1.MemberR\amembers2\xb4\x05\n" +
 	"\rMemberService\x12@\n" +
 	"\aPropose\x12\x19.member.v1.ProposeRequest\x1a\x1a.member.v1.ProposeResponse\x12F\n" +
 	"\tReadIndex\x12\x1b.member.v1.ReadIndexRequest\x1a\x1c.member.v1.ReadIndexResponse\x12C\n" +
 	"\bSessions\x12\x1a.member.v1.SessionsRequest\x1a\x1b.member.v1.SessionsResponse\x12=\n" +
 	"\x04Exec\x12\x16.member.v1.ExecRequest\x1a\x1b.provisionr.v1.ExecResponse0\x01\x12=\n" +
-	"\x06Verify\x12\x18.member.v1.VerifyRequest\x1a\x19.member.v1.VerifyResponse\x12?\n" +
+	"\x06Verify\x12\x18.member.v1.VerifyRequest\x1a\x19.member.v1.VerifyResponse\x12.\n" +
+	"\x03Ask\x12\x15.member.v1.AskRequest\x1a\x10.agent.v1.Answer\x12?\n" +
 	"\x06Status\x12\x18.member.v1.StatusRequest\x1a\x1b.provisionr.v1.MemberStatus\x12J\n" +
 	"\tAddServer\x12\x1b.member.v1.AddServerRequest\x1a .member.v1.ChangeServersResponse\x12P\n" +
 	"\fRemoveServer\x12\x1e.member.v1.RemoveServerRequest\x1a .member.v1.ChangeServersResponse\x12G\n" +
@@ -2000,7 +2068,7 @@ func file_member_v1_member_proto_rawDescGZIP() []byte {
 	return file_member_v1_member_proto_rawDescData
 }
 
-var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_member_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_member_v1_member_proto_goTypes = []any{
 	(*ProposeRequest)(nil),         // 0: member.v1.ProposeRequest
 	(*ProposeResponse)(nil),        // 1: member.v1.ProposeResponse
@@ -2012,108 +2080,115 @@ var file_member_v1_member_proto_goTypes = []any{
 	(*ExecRequest)(nil),            // 7: member.v1.ExecRequest
 	(*VerifyRequest)(nil),          // 8: member.v1.VerifyRequest
 	(*VerifyResponse)(nil),         // 9: member.v1.VerifyResponse
-	(*StatusRequest)(nil),          // 10: member.v1.StatusRequest
-	(*AddServerRequest)(nil),       // 11: member.v1.AddServerRequest
-	(*RemoveServerRequest)(nil),    // 12: member.v1.RemoveServerRequest
-	(*ChangeServersResponse)(nil),  // 13: member.v1.ChangeServersResponse
-	(*ListRequest)(nil),            // 14: member.v1.ListRequest
-	(*Instance)(nil),               // 15: member.v1.Instance
-	(*ResolveRequest)(nil),         // 16: member.v1.ResolveRequest
-	(*PruneRequest)(nil),           // 17: member.v1.PruneRequest
-	(*PruneResponse)(nil),          // 18: member.v1.PruneResponse
-	(*LaunchRequest)(nil),          // 19: member.v1.LaunchRequest
-	(*TerminateRequest)(nil),       // 20: member.v1.TerminateRequest
-	(*TerminateResponse)(nil),      // 21: member.v1.TerminateResponse
-	(*ConsoleRequest)(nil),         // 22: member.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),        // 23: member.v1.ConsoleResponse
-	(*EnsureNetworkRequest)(nil),   // 24: member.v1.EnsureNetworkRequest
-	(*FirewallRequest)(nil),        // 25: member.v1.FirewallRequest
-	(*FirewallRule)(nil),           // 26: member.v1.FirewallRule
-	(*EnsureFirewallResponse)(nil), // 27: member.v1.EnsureFirewallResponse
-	(*PlanFirewallResponse)(nil),   // 28: member.v1.PlanFirewallResponse
-	(*FirewallsRequest)(nil),       // 29: member.v1.FirewallsRequest
-	(*FirewallsResponse)(nil),      // 30: member.v1.FirewallsResponse
-	(*DeleteFirewallRequest)(nil),  // 31: member.v1.DeleteFirewallRequest
-	(*DeleteFirewallResponse)(nil), // 32: member.v1.DeleteFirewallResponse
-	(*JoinRequest)(nil),            // 33: member.v1.JoinRequest
-	(*JoinResponse)(nil),           // 34: member.v1.JoinResponse
-	(*v1.Request)(nil),             // 35: raftlog.v1.Request
-	(*v11.Version)(nil),            // 36: provisionr.v1.Version
-	(*v11.ExecRequest)(nil),        // 37: provisionr.v1.ExecRequest
-	(*durationpb.Duration)(nil),    // 38: google.protobuf.Duration
-	(*v11.Notice)(nil),             // 39: provisionr.v1.Notice
-	(*v11.Wish)(nil),               // 40: provisionr.v1.Wish
-	(*v11.LaunchRequest)(nil),      // 41: provisionr.v1.LaunchRequest
-	(*v11.Network)(nil),            // 42: provisionr.v1.Network
-	(*v11.Member)(nil),             // 43: provisionr.v1.Member
-	(*v11.SnapshotChunk)(nil),      // 44: provisionr.v1.SnapshotChunk
-	(*v11.ExecResponse)(nil),       // 45: provisionr.v1.ExecResponse
-	(*v11.MemberStatus)(nil),       // 46: provisionr.v1.MemberStatus
-	(*v11.WriteResponse)(nil),      // 47: provisionr.v1.WriteResponse
-	(*v11.NetworkSpec)(nil),        // 48: provisionr.v1.NetworkSpec
-	(*v11.Offer)(nil),              // 49: provisionr.v1.Offer
+	(*AskRequest)(nil),             // 10: member.v1.AskRequest
+	(*StatusRequest)(nil),          // 11: member.v1.StatusRequest
+	(*AddServerRequest)(nil),       // 12: member.v1.AddServerRequest
+	(*RemoveServerRequest)(nil),    // 13: member.v1.RemoveServerRequest
+	(*ChangeServersResponse)(nil),  // 14: member.v1.ChangeServersResponse
+	(*ListRequest)(nil),            // 15: member.v1.ListRequest
+	(*Instance)(nil),               // 16: member.v1.Instance
+	(*ResolveRequest)(nil),         // 17: member.v1.ResolveRequest
+	(*PruneRequest)(nil),           // 18: member.v1.PruneRequest
+	(*PruneResponse)(nil),          // 19: member.v1.PruneResponse
+	(*LaunchRequest)(nil),          // 20: member.v1.LaunchRequest
+	(*TerminateRequest)(nil),       // 21: member.v1.TerminateRequest
+	(*TerminateResponse)(nil),      // 22: member.v1.TerminateResponse
+	(*ConsoleRequest)(nil),         // 23: member.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),        // 24: member.v1.ConsoleResponse
+	(*EnsureNetworkRequest)(nil),   // 25: member.v1.EnsureNetworkRequest
+	(*FirewallRequest)(nil),        // 26: member.v1.FirewallRequest
+	(*FirewallRule)(nil),           // 27: member.v1.FirewallRule
+	(*EnsureFirewallResponse)(nil), // 28: member.v1.EnsureFirewallResponse
+	(*PlanFirewallResponse)(nil),   // 29: member.v1.PlanFirewallResponse
+	(*FirewallsRequest)(nil),       // 30: member.v1.FirewallsRequest
+	(*FirewallsResponse)(nil),      // 31: member.v1.FirewallsResponse
+	(*DeleteFirewallRequest)(nil),  // 32: member.v1.DeleteFirewallRequest
+	(*DeleteFirewallResponse)(nil), // 33: member.v1.DeleteFirewallResponse
+	(*JoinRequest)(nil),            // 34: member.v1.JoinRequest
+	(*JoinResponse)(nil),           // 35: member.v1.JoinResponse
+	(*v1.Request)(nil),             // 36: raftlog.v1.Request
+	(*v11.Version)(nil),            // 37: provisionr.v1.Version
+	(*v11.ExecRequest)(nil),        // 38: provisionr.v1.ExecRequest
+	(*durationpb.Duration)(nil),    // 39: google.protobuf.Duration
+	(*v12.Ask)(nil),                // 40: agent.v1.Ask
+	(*v11.Notice)(nil),             // 41: provisionr.v1.Notice
+	(*v11.Wish)(nil),               // 42: provisionr.v1.Wish
+	(*v11.LaunchRequest)(nil),      // 43: provisionr.v1.LaunchRequest
+	(*v11.Network)(nil),            // 44: provisionr.v1.Network
+	(*v11.Member)(nil),             // 45: provisionr.v1.Member
+	(*v11.SnapshotChunk)(nil),      // 46: provisionr.v1.SnapshotChunk
+	(*v11.ExecResponse)(nil),       // 47: provisionr.v1.ExecResponse
+	(*v12.Answer)(nil),             // 48: agent.v1.Answer
+	(*v11.MemberStatus)(nil),       // 49: provisionr.v1.MemberStatus
+	(*v11.WriteResponse)(nil),      // 50: provisionr.v1.WriteResponse
+	(*v11.NetworkSpec)(nil),        // 51: provisionr.v1.NetworkSpec
+	(*v11.Offer)(nil),              // 52: provisionr.v1.Offer
 }
 var file_member_v1_member_proto_depIdxs = []int32{
-	35, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
+	36, // 0: member.v1.ProposeRequest.requests:type_name -> raftlog.v1.Request
 	2,  // 1: member.v1.ProposeResponse.results:type_name -> member.v1.Result
-	36, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
-	37, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
-	38, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	39, // 5: member.v1.Instance.notice:type_name -> provisionr.v1.Notice
-	40, // 6: member.v1.ResolveRequest.wish:type_name -> provisionr.v1.Wish
-	41, // 7: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
-	42, // 8: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
-	42, // 9: member.v1.FirewallRequest.network:type_name -> provisionr.v1.Network
-	26, // 10: member.v1.FirewallRequest.rules:type_name -> member.v1.FirewallRule
-	43, // 11: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
-	43, // 12: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
-	0,  // 13: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
-	3,  // 14: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
-	5,  // 15: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
-	7,  // 16: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
-	8,  // 17: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
-	10, // 18: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
-	11, // 19: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
-	12, // 20: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
-	44, // 21: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
-	14, // 22: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
-	19, // 23: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
-	20, // 24: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
-	22, // 25: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
-	24, // 26: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
-	16, // 27: member.v1.ProviderService.Resolve:input_type -> member.v1.ResolveRequest
-	17, // 28: member.v1.ProviderService.Prune:input_type -> member.v1.PruneRequest
-	25, // 29: member.v1.ProviderService.EnsureFirewall:input_type -> member.v1.FirewallRequest
-	25, // 30: member.v1.ProviderService.PlanFirewall:input_type -> member.v1.FirewallRequest
-	29, // 31: member.v1.ProviderService.Firewalls:input_type -> member.v1.FirewallsRequest
-	31, // 32: member.v1.ProviderService.DeleteFirewall:input_type -> member.v1.DeleteFirewallRequest
-	33, // 33: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
-	1,  // 34: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
-	4,  // 35: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
-	6,  // 36: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
-	45, // 37: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
-	9,  // 38: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
-	46, // 39: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
-	13, // 40: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
-	13, // 41: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
-	47, // 42: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
-	15, // 43: member.v1.ProviderService.List:output_type -> member.v1.Instance
-	15, // 44: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
-	21, // 45: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
-	23, // 46: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
-	48, // 47: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
-	49, // 48: member.v1.ProviderService.Resolve:output_type -> provisionr.v1.Offer
-	18, // 49: member.v1.ProviderService.Prune:output_type -> member.v1.PruneResponse
-	27, // 50: member.v1.ProviderService.EnsureFirewall:output_type -> member.v1.EnsureFirewallResponse
-	28, // 51: member.v1.ProviderService.PlanFirewall:output_type -> member.v1.PlanFirewallResponse
-	30, // 52: member.v1.ProviderService.Firewalls:output_type -> member.v1.FirewallsResponse
-	32, // 53: member.v1.ProviderService.DeleteFirewall:output_type -> member.v1.DeleteFirewallResponse
-	34, // 54: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
-	34, // [34:55] is the sub-list for method output_type
-	13, // [13:34] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	37, // 2: member.v1.Result.version:type_name -> provisionr.v1.Version
+	38, // 3: member.v1.ExecRequest.exec:type_name -> provisionr.v1.ExecRequest
+	39, // 4: member.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	40, // 5: member.v1.AskRequest.ask:type_name -> agent.v1.Ask
+	39, // 6: member.v1.AskRequest.timeout:type_name -> google.protobuf.Duration
+	41, // 7: member.v1.Instance.notice:type_name -> provisionr.v1.Notice
+	42, // 8: member.v1.ResolveRequest.wish:type_name -> provisionr.v1.Wish
+	43, // 9: member.v1.LaunchRequest.request:type_name -> provisionr.v1.LaunchRequest
+	44, // 10: member.v1.EnsureNetworkRequest.network:type_name -> provisionr.v1.Network
+	44, // 11: member.v1.FirewallRequest.network:type_name -> provisionr.v1.Network
+	27, // 12: member.v1.FirewallRequest.rules:type_name -> member.v1.FirewallRule
+	45, // 13: member.v1.JoinRequest.member:type_name -> provisionr.v1.Member
+	45, // 14: member.v1.JoinResponse.members:type_name -> provisionr.v1.Member
+	0,  // 15: member.v1.MemberService.Propose:input_type -> member.v1.ProposeRequest
+	3,  // 16: member.v1.MemberService.ReadIndex:input_type -> member.v1.ReadIndexRequest
+	5,  // 17: member.v1.MemberService.Sessions:input_type -> member.v1.SessionsRequest
+	7,  // 18: member.v1.MemberService.Exec:input_type -> member.v1.ExecRequest
+	8,  // 19: member.v1.MemberService.Verify:input_type -> member.v1.VerifyRequest
+	10, // 20: member.v1.MemberService.Ask:input_type -> member.v1.AskRequest
+	11, // 21: member.v1.MemberService.Status:input_type -> member.v1.StatusRequest
+	12, // 22: member.v1.MemberService.AddServer:input_type -> member.v1.AddServerRequest
+	13, // 23: member.v1.MemberService.RemoveServer:input_type -> member.v1.RemoveServerRequest
+	46, // 24: member.v1.MemberService.Restore:input_type -> provisionr.v1.SnapshotChunk
+	15, // 25: member.v1.ProviderService.List:input_type -> member.v1.ListRequest
+	20, // 26: member.v1.ProviderService.Launch:input_type -> member.v1.LaunchRequest
+	21, // 27: member.v1.ProviderService.Terminate:input_type -> member.v1.TerminateRequest
+	23, // 28: member.v1.ProviderService.Console:input_type -> member.v1.ConsoleRequest
+	25, // 29: member.v1.ProviderService.EnsureNetwork:input_type -> member.v1.EnsureNetworkRequest
+	17, // 30: member.v1.ProviderService.Resolve:input_type -> member.v1.ResolveRequest
+	18, // 31: member.v1.ProviderService.Prune:input_type -> member.v1.PruneRequest
+	26, // 32: member.v1.ProviderService.EnsureFirewall:input_type -> member.v1.FirewallRequest
+	26, // 33: member.v1.ProviderService.PlanFirewall:input_type -> member.v1.FirewallRequest
+	30, // 34: member.v1.ProviderService.Firewalls:input_type -> member.v1.FirewallsRequest
+	32, // 35: member.v1.ProviderService.DeleteFirewall:input_type -> member.v1.DeleteFirewallRequest
+	34, // 36: member.v1.JoinService.Join:input_type -> member.v1.JoinRequest
+	1,  // 37: member.v1.MemberService.Propose:output_type -> member.v1.ProposeResponse
+	4,  // 38: member.v1.MemberService.ReadIndex:output_type -> member.v1.ReadIndexResponse
+	6,  // 39: member.v1.MemberService.Sessions:output_type -> member.v1.SessionsResponse
+	47, // 40: member.v1.MemberService.Exec:output_type -> provisionr.v1.ExecResponse
+	9,  // 41: member.v1.MemberService.Verify:output_type -> member.v1.VerifyResponse
+	48, // 42: member.v1.MemberService.Ask:output_type -> agent.v1.Answer
+	49, // 43: member.v1.MemberService.Status:output_type -> provisionr.v1.MemberStatus
+	14, // 44: member.v1.MemberService.AddServer:output_type -> member.v1.ChangeServersResponse
+	14, // 45: member.v1.MemberService.RemoveServer:output_type -> member.v1.ChangeServersResponse
+	50, // 46: member.v1.MemberService.Restore:output_type -> provisionr.v1.WriteResponse
+	16, // 47: member.v1.ProviderService.List:output_type -> member.v1.Instance
+	16, // 48: member.v1.ProviderService.Launch:output_type -> member.v1.Instance
+	22, // 49: member.v1.ProviderService.Terminate:output_type -> member.v1.TerminateResponse
+	24, // 50: member.v1.ProviderService.Console:output_type -> member.v1.ConsoleResponse
+	51, // 51: member.v1.ProviderService.EnsureNetwork:output_type -> provisionr.v1.NetworkSpec
+	52, // 52: member.v1.ProviderService.Resolve:output_type -> provisionr.v1.Offer
+	19, // 53: member.v1.ProviderService.Prune:output_type -> member.v1.PruneResponse
+	28, // 54: member.v1.ProviderService.EnsureFirewall:output_type -> member.v1.EnsureFirewallResponse
+	29, // 55: member.v1.ProviderService.PlanFirewall:output_type -> member.v1.PlanFirewallResponse
+	31, // 56: member.v1.ProviderService.Firewalls:output_type -> member.v1.FirewallsResponse
+	33, // 57: member.v1.ProviderService.DeleteFirewall:output_type -> member.v1.DeleteFirewallResponse
+	35, // 58: member.v1.JoinService.Join:output_type -> member.v1.JoinResponse
+	37, // [37:59] is the sub-list for method output_type
+	15, // [15:37] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_member_v1_member_proto_init() }
@@ -2127,7 +2202,7 @@ func file_member_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_member_v1_member_proto_rawDesc), len(file_member_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

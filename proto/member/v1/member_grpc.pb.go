@@ -10,6 +10,7 @@ package memberv1
 
 import (
 	context "context"
+	v11 "github.com/provisionr/provisionr/proto/agent/v1"
 	v1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
@@ -27,6 +28,7 @@ const (
 	MemberService_Sessions_FullMethodName     = "/member.v1.MemberService/Sessions"
 	MemberService_Exec_FullMethodName         = "/member.v1.MemberService/Exec"
 	MemberService_Verify_FullMethodName       = "/member.v1.MemberService/Verify"
+	MemberService_Ask_FullMethodName          = "/member.v1.MemberService/Ask"
 	MemberService_Status_FullMethodName       = "/member.v1.MemberService/Status"
 	MemberService_AddServer_FullMethodName    = "/member.v1.MemberService/AddServer"
 	MemberService_RemoveServer_FullMethodName = "/member.v1.MemberService/RemoveServer"
@@ -49,6 +51,8 @@ type MemberServiceClient interface {
 	Exec(ctx context.Context, in *ExecRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.ExecResponse], error)
 	// Verify has a machine with a session at this member prove its assumptions anew.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
+	// Ask asks an agent that has a session with this member.
+	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*v11.Answer, error)
 	// Status answers the member's view of itself.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*v1.MemberStatus, error)
 	// AddServer and RemoveServer change the Raft configuration on the leader.
@@ -125,6 +129,16 @@ func (c *memberServiceClient) Verify(ctx context.Context, in *VerifyRequest, opt
 	return out, nil
 }
 
+func (c *memberServiceClient) Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*v11.Answer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v11.Answer)
+	err := c.cc.Invoke(ctx, MemberService_Ask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberServiceClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*v1.MemberStatus, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(v1.MemberStatus)
@@ -184,6 +198,8 @@ type MemberServiceServer interface {
 	Exec(*ExecRequest, grpc.ServerStreamingServer[v1.ExecResponse]) error
 	// Verify has a machine with a session at this member prove its assumptions anew.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
+	// Ask asks an agent that has a session with this member.
+	Ask(context.Context, *AskRequest) (*v11.Answer, error)
 	// Status answers the member's view of itself.
 	Status(context.Context, *StatusRequest) (*v1.MemberStatus, error)
 	// AddServer and RemoveServer change the Raft configuration on the leader.
@@ -215,6 +231,9 @@ func (UnimplementedMemberServiceServer) Exec(*ExecRequest, grpc.ServerStreamingS
 }
 func (UnimplementedMemberServiceServer) Verify(context.Context, *VerifyRequest) (*VerifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedMemberServiceServer) Ask(context.Context, *AskRequest) (*v11.Answer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ask not implemented")
 }
 func (UnimplementedMemberServiceServer) Status(context.Context, *StatusRequest) (*v1.MemberStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -332,6 +351,24 @@ func _MemberService_Verify_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberService_Ask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Ask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Ask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Ask(ctx, req.(*AskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberService_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
 	if err := dec(in); err != nil {
@@ -415,6 +452,10 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Verify",
 			Handler:    _MemberService_Verify_Handler,
+		},
+		{
+			MethodName: "Ask",
+			Handler:    _MemberService_Ask_Handler,
 		},
 		{
 			MethodName: "Status",

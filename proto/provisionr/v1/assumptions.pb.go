@@ -23,21 +23,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Repository is an apt source in deb822 form (sources.list(5)).
+// Repository is a signed package source: an apt source in deb822 form (sources.list(5)), or a dnf repository (dnf.conf(5)).
 type Repository struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is the file name below /etc/apt/sources.list.d, without ending.
+	// Name is the file name below /etc/apt/sources.list.d or /etc/yum.repos.d, without ending.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Uris are base addresses, http or https.
 	Uris []string `protobuf:"bytes,2,rep,name=uris,proto3" json:"uris,omitempty"`
-	// Suites are release names, as bookworm.
+	// Suites are release names, as bookworm. Required with apt, refused with dnf.
 	Suites []string `protobuf:"bytes,3,rep,name=suites,proto3" json:"suites,omitempty"`
 	// Components are archive sections, as main.
 	Components []string `protobuf:"bytes,4,rep,name=components,proto3" json:"components,omitempty"`
-	// SignedBy is the ASCII-armoured public key that the archive is signed with. Required: unsigned archives are refused.
-	SignedBy      string `protobuf:"bytes,5,opt,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// SignedBy is the ASCII-armoured public key that the archive is signed with. This or signed_by_url is required: unsigned
+	// archives are refused.
+	SignedBy string `protobuf:"bytes,5,opt,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
+	// SignedByUrl is where the key is fetched from, armoured or binary; signed_by_sha256 is required with it.
+	SignedByUrl string `protobuf:"bytes,6,opt,name=signed_by_url,json=signedByUrl,proto3" json:"signed_by_url,omitempty"`
+	// SignedBySha256 is the hash of the key as it is served, in hexadecimal.
+	SignedBySha256 string `protobuf:"bytes,7,opt,name=signed_by_sha256,json=signedBySha256,proto3" json:"signed_by_sha256,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Repository) Reset() {
@@ -105,6 +110,20 @@ func (x *Repository) GetSignedBy() string {
 	return ""
 }
 
+func (x *Repository) GetSignedByUrl() string {
+	if x != nil {
+		return x.SignedByUrl
+	}
+	return ""
+}
+
+func (x *Repository) GetSignedBySha256() string {
+	if x != nil {
+		return x.SignedBySha256
+	}
+	return ""
+}
+
 // Package is one package of the operating system's package manager.
 type Package struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -113,7 +132,11 @@ type Package struct {
 	// Version is the exact version wanted. Default: whatever version is installed, else the newest.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Absent removes the package instead.
-	Absent        bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Hold keeps the installed version until the manifest says otherwise: upgrades of the system leave it alone.
+	Hold bool `protobuf:"varint,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	// Repository names the repository of this pool that the package must come from. Default: any.
+	Repository    string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,7 +192,130 @@ func (x *Package) GetAbsent() bool {
 	return false
 }
 
-// File is a regular file with given content, or none.
+func (x *Package) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *Package) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+// Download is a binary or an archive fetched by its hash.
+type Download struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path is the file, or with extract the directory, that it becomes. Absolute and clean.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Urls are where it is fetched from: the next is tried where one fails. An interrupted transfer is resumed.
+	Urls []string `protobuf:"bytes,2,rep,name=urls,proto3" json:"urls,omitempty"`
+	// Sha256 of what is fetched, in hexadecimal.
+	Sha256 string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Mode is octal. Default: 0755. With extract it is the directory's.
+	Mode string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Owner is a user name. Default: root.
+	Owner string `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Group is a group name. Default: root.
+	Group string `protobuf:"bytes,6,opt,name=group,proto3" json:"group,omitempty"`
+	// Extract unpacks an archive (tar, tar.gz, tar.xz, tar.zst, zip) into the directory, replacing it as a whole.
+	Extract bool `protobuf:"varint,7,opt,name=extract,proto3" json:"extract,omitempty"`
+	// Strip is how many leading directories of the archive's names are dropped.
+	Strip         uint32 `protobuf:"varint,8,opt,name=strip,proto3" json:"strip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Download) Reset() {
+	*x = Download{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Download) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Download) ProtoMessage() {}
+
+func (x *Download) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Download.ProtoReflect.Descriptor instead.
+func (*Download) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Download) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Download) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *Download) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *Download) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Download) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Download) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Download) GetExtract() bool {
+	if x != nil {
+		return x.Extract
+	}
+	return false
+}
+
+func (x *Download) GetStrip() uint32 {
+	if x != nil {
+		return x.Strip
+	}
+	return 0
+}
+
+// File is a regular file with given content, a directory, a symbolic link, or none.
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Path is absolute and clean.
@@ -184,15 +330,21 @@ type File struct {
 	Owner string `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Group is a group name. Default: root.
 	Group string `protobuf:"bytes,6,opt,name=group,proto3" json:"group,omitempty"`
-	// Absent removes the file instead.
-	Absent        bool `protobuf:"varint,7,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Absent removes the file instead; a directory only if it is empty.
+	Absent bool `protobuf:"varint,7,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Link makes it a symbolic link to this target.
+	Link string `protobuf:"bytes,8,opt,name=link,proto3" json:"link,omitempty"`
+	// Directory makes it a directory. Default mode: 0755.
+	Directory bool `protobuf:"varint,9,opt,name=directory,proto3" json:"directory,omitempty"`
+	// Secret names the Secret whose value is the content. Templates use secrets as {{ secret "NAME" }}. Default mode, of both: 0600.
+	Secret        string `protobuf:"bytes,10,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[2]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +356,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[2]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +369,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{2}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *File) GetPath() string {
@@ -269,6 +421,27 @@ func (x *File) GetAbsent() bool {
 	return false
 }
 
+func (x *File) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *File) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *File) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 // UserAccount is a login on every machine.
 type UserAccount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -283,14 +456,24 @@ type UserAccount struct {
 	// Shell is the login shell. Default: /bin/bash.
 	Shell string `protobuf:"bytes,5,opt,name=shell,proto3" json:"shell,omitempty"`
 	// Absent removes the account, keeping its home directory.
-	Absent        bool `protobuf:"varint,6,opt,name=absent,proto3" json:"absent,omitempty"`
+	Absent bool `protobuf:"varint,6,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Uid is the numeric id. Default: the next free one. The uid of an existing account is not changed: a contradiction is an error.
+	Uid *uint32 `protobuf:"varint,7,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
+	// Home is the home directory. Default: /home/NAME.
+	Home string `protobuf:"bytes,8,opt,name=home,proto3" json:"home,omitempty"`
+	// Group is the primary group. Default: one of the account's name.
+	Group string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	// Sudo lists commands that the account may run as root without a password, as "/usr/bin/systemctl restart kafka".
+	Sudo []string `protobuf:"bytes,10,rep,name=sudo,proto3" json:"sudo,omitempty"`
+	// System makes it an account of the system, below the ids of people.
+	System        bool `protobuf:"varint,11,opt,name=system,proto3" json:"system,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UserAccount) Reset() {
 	*x = UserAccount{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[3]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +485,7 @@ func (x *UserAccount) String() string {
 func (*UserAccount) ProtoMessage() {}
 
 func (x *UserAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[3]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +498,7 @@ func (x *UserAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserAccount.ProtoReflect.Descriptor instead.
 func (*UserAccount) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UserAccount) GetName() string {
@@ -360,20 +543,686 @@ func (x *UserAccount) GetAbsent() bool {
 	return false
 }
 
+func (x *UserAccount) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *UserAccount) GetHome() string {
+	if x != nil {
+		return x.Home
+	}
+	return ""
+}
+
+func (x *UserAccount) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *UserAccount) GetSudo() []string {
+	if x != nil {
+		return x.Sudo
+	}
+	return nil
+}
+
+func (x *UserAccount) GetSystem() bool {
+	if x != nil {
+		return x.System
+	}
+	return false
+}
+
+// Group is a group of accounts on every machine.
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the group.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Gid is the numeric id. Default: the next free one.
+	Gid *uint32 `protobuf:"varint,2,opt,name=gid,proto3,oneof" json:"gid,omitempty"`
+	// System takes the id from those of the system.
+	System bool `protobuf:"varint,3,opt,name=system,proto3" json:"system,omitempty"`
+	// Absent removes the group.
+	Absent        bool `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Group) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Group) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *Group) GetSystem() bool {
+	if x != nil {
+		return x.System
+	}
+	return false
+}
+
+func (x *Group) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// Ssh is what sshd allows. Password login is off; host certificates and user certificates of the cluster's SSH authority are on.
+type Ssh struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PasswordLogin allows login by password.
+	PasswordLogin bool `protobuf:"varint,1,opt,name=password_login,json=passwordLogin,proto3" json:"password_login,omitempty"`
+	// Settings are further settings of sshd_config(5), by keyword.
+	Settings map[string]string `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// CertificatesDisabled neither certifies host keys nor accepts user certificates.
+	CertificatesDisabled bool `protobuf:"varint,3,opt,name=certificates_disabled,json=certificatesDisabled,proto3" json:"certificates_disabled,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Ssh) Reset() {
+	*x = Ssh{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ssh) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ssh) ProtoMessage() {}
+
+func (x *Ssh) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ssh.ProtoReflect.Descriptor instead.
+func (*Ssh) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ssh) GetPasswordLogin() bool {
+	if x != nil {
+		return x.PasswordLogin
+	}
+	return false
+}
+
+func (x *Ssh) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Ssh) GetCertificatesDisabled() bool {
+	if x != nil {
+		return x.CertificatesDisabled
+	}
+	return false
+}
+
+// KernelModule is loaded at once and at every boot.
+type KernelModule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the module, as modprobe(8) takes it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Options as modprobe.d(5) has them.
+	Options string `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
+	// Absent keeps the module from being loaded, and unloads it where nothing uses it.
+	Absent        bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KernelModule) Reset() {
+	*x = KernelModule{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KernelModule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KernelModule) ProtoMessage() {}
+
+func (x *KernelModule) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KernelModule.ProtoReflect.Descriptor instead.
+func (*KernelModule) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *KernelModule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KernelModule) GetOptions() string {
+	if x != nil {
+		return x.Options
+	}
+	return ""
+}
+
+func (x *KernelModule) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// Swap is a swap file.
+type Swap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SizeMib is its size; 0 means that the machine must not swap at all.
+	SizeMib uint32 `protobuf:"varint,1,opt,name=size_mib,json=sizeMib,proto3" json:"size_mib,omitempty"`
+	// Path of the file. Default: /swapfile.
+	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Swap) Reset() {
+	*x = Swap{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Swap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Swap) ProtoMessage() {}
+
+func (x *Swap) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Swap.ProtoReflect.Descriptor instead.
+func (*Swap) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Swap) GetSizeMib() uint32 {
+	if x != nil {
+		return x.SizeMib
+	}
+	return 0
+}
+
+func (x *Swap) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// Filesystem is made on a disk that has none, and mounted by its UUID. What is on a disk is never overwritten.
+type Filesystem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path is where it is mounted. Absolute and clean.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Disk is the number of the disk in hardware.disks, from 1. This or device is required.
+	Disk uint32 `protobuf:"varint,2,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Device is a block device, as /dev/disk/by-id/nvme-data.
+	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	// Type is ext4, xfs or vfat. Default: ext4.
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// Options of mount(8). Default: defaults,nofail.
+	Options []string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	// Partition makes a partition table with one partition first. Default: the whole device is the file system.
+	Partition bool `protobuf:"varint,6,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Label of the file system. Default: one made of path.
+	Label         string `protobuf:"bytes,7,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filesystem) Reset() {
+	*x = Filesystem{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filesystem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filesystem) ProtoMessage() {}
+
+func (x *Filesystem) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filesystem.ProtoReflect.Descriptor instead.
+func (*Filesystem) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Filesystem) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Filesystem) GetDisk() uint32 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *Filesystem) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Filesystem) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Filesystem) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *Filesystem) GetPartition() bool {
+	if x != nil {
+		return x.Partition
+	}
+	return false
+}
+
+func (x *Filesystem) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// Networking is what the machine's own interface has beside what its provider gave it.
+type Networking struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mtu in octets. Default: the interface's.
+	Mtu uint32 `protobuf:"varint,1,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Addresses are further addresses with prefix lengths, as 192.0.2.7/24.
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Routes beside those that the provider gave.
+	Routes        []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Networking) Reset() {
+	*x = Networking{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Networking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Networking) ProtoMessage() {}
+
+func (x *Networking) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Networking.ProtoReflect.Descriptor instead.
+func (*Networking) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Networking) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Networking) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Networking) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+type Route struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To is a range, as 10.9.0.0/16.
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// Via is the address of the router.
+	Via string `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	// Metric decides between routes to one range: the lowest wins. Default: the system's.
+	Metric        uint32 `protobuf:"varint,3,opt,name=metric,proto3" json:"metric,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Route) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Route) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
+func (x *Route) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
+// PoolVpn attaches the machines of a pool to a Vpn.
+type PoolVpn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Vpn.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Gateway has the machines forward between the VPN and the Vpn's routes, for admins and others outside.
+	Gateway bool `protobuf:"varint,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Relay has the machines forward between members that cannot reach each other: behind NAT, or beyond the mesh limit.
+	Relay bool `protobuf:"varint,3,opt,name=relay,proto3" json:"relay,omitempty"`
+	// BehindNat says that others cannot begin a connection to the machines: they keep one open to the relays.
+	BehindNat     bool `protobuf:"varint,4,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolVpn) Reset() {
+	*x = PoolVpn{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolVpn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolVpn) ProtoMessage() {}
+
+func (x *PoolVpn) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolVpn.ProtoReflect.Descriptor instead.
+func (*PoolVpn) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PoolVpn) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PoolVpn) GetGateway() bool {
+	if x != nil {
+		return x.Gateway
+	}
+	return false
+}
+
+func (x *PoolVpn) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
+}
+
+func (x *PoolVpn) GetBehindNat() bool {
+	if x != nil {
+		return x.BehindNat
+	}
+	return false
+}
+
+// OsPolicy is how the operating system itself is kept current.
+type OsPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UnattendedUpgrades is off, security or all. Default: as the image has it.
+	UnattendedUpgrades string `protobuf:"bytes,1,opt,name=unattended_upgrades,json=unattendedUpgrades,proto3" json:"unattended_upgrades,omitempty"`
+	// Reboot is never or coordinated: machines that need one are rebooted by and by, within the pool's safety. Default: never.
+	Reboot string `protobuf:"bytes,2,opt,name=reboot,proto3" json:"reboot,omitempty"`
+	// Selinux is enforcing, permissive or disabled, where the system has it. Default: as it is.
+	Selinux string `protobuf:"bytes,3,opt,name=selinux,proto3" json:"selinux,omitempty"`
+	// Apparmor is enabled or disabled, where the system has it. Default: as it is.
+	Apparmor      string `protobuf:"bytes,4,opt,name=apparmor,proto3" json:"apparmor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OsPolicy) Reset() {
+	*x = OsPolicy{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OsPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OsPolicy) ProtoMessage() {}
+
+func (x *OsPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OsPolicy.ProtoReflect.Descriptor instead.
+func (*OsPolicy) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *OsPolicy) GetUnattendedUpgrades() string {
+	if x != nil {
+		return x.UnattendedUpgrades
+	}
+	return ""
+}
+
+func (x *OsPolicy) GetReboot() string {
+	if x != nil {
+		return x.Reboot
+	}
+	return ""
+}
+
+func (x *OsPolicy) GetSelinux() string {
+	if x != nil {
+		return x.Selinux
+	}
+	return ""
+}
+
+func (x *OsPolicy) GetApparmor() string {
+	if x != nil {
+		return x.Apparmor
+	}
+	return ""
+}
+
 // Ntp is how machines keep time.
 type Ntp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Servers are names or addresses of NTP servers. Default: those of the provider's network.
 	Servers []string `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
 	// MaxOffset is the largest difference from the source at which the clock counts as right. Default: 0.1s.
-	MaxOffset     *durationpb.Duration `protobuf:"bytes,2,opt,name=max_offset,json=maxOffset,proto3" json:"max_offset,omitempty"`
+	MaxOffset *durationpb.Duration `protobuf:"bytes,2,opt,name=max_offset,json=maxOffset,proto3" json:"max_offset,omitempty"`
+	// Pools are names that stand for many NTP servers, as 2.debian.pool.ntp.org.
+	Pools         []string `protobuf:"bytes,3,rep,name=pools,proto3" json:"pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ntp) Reset() {
 	*x = Ntp{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[4]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +1234,7 @@ func (x *Ntp) String() string {
 func (*Ntp) ProtoMessage() {}
 
 func (x *Ntp) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[4]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +1247,7 @@ func (x *Ntp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ntp.ProtoReflect.Descriptor instead.
 func (*Ntp) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ntp) GetServers() []string {
@@ -415,6 +1264,13 @@ func (x *Ntp) GetMaxOffset() *durationpb.Duration {
 	return nil
 }
 
+func (x *Ntp) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
 // Firewall is the inbound policy of every machine: loopback, established connections, ICMP and what the rules allow.
 type Firewall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -423,14 +1279,17 @@ type Firewall struct {
 	// SshFrom is who may reach sshd: sources as in FirewallRule. Default: any.
 	SshFrom []string `protobuf:"bytes,2,rep,name=ssh_from,json=sshFrom,proto3" json:"ssh_from,omitempty"`
 	// Disabled leaves the machine without our firewall.
-	Disabled      bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Egress allows outbound connections. Loopback, established connections, ICMP, DHCP, and the cluster's servers, name
+	// servers, time servers, proxies and VPN are always allowed. Without egress rules everything outbound is.
+	Egress        []*EgressRule `protobuf:"bytes,4,rep,name=egress,proto3" json:"egress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Firewall) Reset() {
 	*x = Firewall{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[5]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +1301,7 @@ func (x *Firewall) String() string {
 func (*Firewall) ProtoMessage() {}
 
 func (x *Firewall) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[5]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +1314,7 @@ func (x *Firewall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
 func (*Firewall) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Firewall) GetRules() []*FirewallRule {
@@ -479,6 +1338,86 @@ func (x *Firewall) GetDisabled() bool {
 	return false
 }
 
+func (x *Firewall) GetEgress() []*EgressRule {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+// EgressRule allows connections from the machine. With any egress rule, what none allows is rejected.
+type EgressRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name is shown in plans and proofs.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Protocol is tcp or udp. Default: tcp.
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Ports are numbers or ranges, as "443" or "8000-8010".
+	Ports []string `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	// To is where: the words of FirewallRule.from.
+	To            []string `protobuf:"bytes,4,rep,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EgressRule) Reset() {
+	*x = EgressRule{}
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EgressRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EgressRule) ProtoMessage() {}
+
+func (x *EgressRule) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EgressRule.ProtoReflect.Descriptor instead.
+func (*EgressRule) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EgressRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EgressRule) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *EgressRule) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *EgressRule) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
 // FirewallRule allows connections to ports from sources.
 type FirewallRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -488,15 +1427,18 @@ type FirewallRule struct {
 	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Ports are numbers or ranges, as "2181" or "8000-8010".
 	Ports []string `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	// From is who may connect: any, network (all of the machine's network), self (this pool), pool:NAME, an address or a CIDR.
-	From          []string `protobuf:"bytes,4,rep,name=from,proto3" json:"from,omitempty"`
+	// From is who may connect: any, network (all of the machine's network), self (this pool), pool:NAME, role:NAME (pools of the
+	// role), machine:SLOT, vpn (all of the pool's VPN), an address or a CIDR.
+	From []string `protobuf:"bytes,4,rep,name=from,proto3" json:"from,omitempty"`
+	// Drop refuses the connections instead. Drop rules come before all that allow, ssh included.
+	Drop          bool `protobuf:"varint,5,opt,name=drop,proto3" json:"drop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[6]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +1450,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[6]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +1463,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FirewallRule) GetName() string {
@@ -552,6 +1494,13 @@ func (x *FirewallRule) GetFrom() []string {
 	return nil
 }
 
+func (x *FirewallRule) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
+}
+
 // Service is a systemd unit.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -562,14 +1511,20 @@ type Service struct {
 	// Enabled says whether the unit starts at boot. Default: true where state is running, else false.
 	Enabled *bool `protobuf:"varint,3,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
 	// RestartOn lists paths of files of this pool whose change restarts the unit.
-	RestartOn     []string `protobuf:"bytes,4,rep,name=restart_on,json=restartOn,proto3" json:"restart_on,omitempty"`
+	RestartOn []string `protobuf:"bytes,4,rep,name=restart_on,json=restartOn,proto3" json:"restart_on,omitempty"`
+	// Content is the whole unit (systemd.unit(5)). Default: the system's own.
+	Content *string `protobuf:"bytes,5,opt,name=content,proto3,oneof" json:"content,omitempty"`
+	// Override is a drop-in that changes settings of the unit.
+	Override *string `protobuf:"bytes,6,opt,name=override,proto3,oneof" json:"override,omitempty"`
+	// Masked keeps the unit from being started at all. State must be stopped with it.
+	Masked        bool `protobuf:"varint,7,opt,name=masked,proto3" json:"masked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[7]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +1536,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_assumptions_proto_msgTypes[7]
+	mi := &file_provisionr_v1_assumptions_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +1549,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_assumptions_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Service) GetName() string {
@@ -625,24 +1580,61 @@ func (x *Service) GetRestartOn() []string {
 	return nil
 }
 
+func (x *Service) GetContent() string {
+	if x != nil && x.Content != nil {
+		return *x.Content
+	}
+	return ""
+}
+
+func (x *Service) GetOverride() string {
+	if x != nil && x.Override != nil {
+		return *x.Override
+	}
+	return ""
+}
+
+func (x *Service) GetMasked() bool {
+	if x != nil {
+		return x.Masked
+	}
+	return false
+}
+
 var File_provisionr_v1_assumptions_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_assumptions_proto_rawDesc = "" +
 	"\n" +
-	"\x1fprovisionr/v1/assumptions.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xeb\x02\n" +
+	"\x1fprovisionr/v1/assumptions.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd8\x05\n" +
 	"\n" +
 	"Repository\x12A\n" +
 	"\x04name\x18\x01 \x01(\tB-\xbaH*\xc8\x01\x01r%\x18?2!^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$R\x04name\x125\n" +
-	"\x04uris\x18\x02 \x03(\tB!\xbaH\x1e\x92\x01\x1b\b\x01\x10\b\"\x15r\x132\x11^https?://[^\\s]+$R\x04uris\x12E\n" +
-	"\x06suites\x18\x03 \x03(\tB-\xbaH*\x92\x01'\b\x01\x10\b\"!r\x1f2\x1d^[A-Za-z0-9][A-Za-z0-9./_-]*$R\x06suites\x12K\n" +
+	"\x04uris\x18\x02 \x03(\tB!\xbaH\x1e\x92\x01\x1b\b\x01\x10\b\"\x15r\x132\x11^https?://[^\\s]+$R\x04uris\x12C\n" +
+	"\x06suites\x18\x03 \x03(\tB+\xbaH(\x92\x01%\x10\b\"!r\x1f2\x1d^[A-Za-z0-9][A-Za-z0-9./_-]*$R\x06suites\x12K\n" +
 	"\n" +
 	"components\x18\x04 \x03(\tB+\xbaH(\x92\x01%\x10\x10\"!r\x1f2\x1d^[A-Za-z0-9][A-Za-z0-9./_-]*$R\n" +
-	"components\x12O\n" +
-	"\tsigned_by\x18\x05 \x01(\tB2\xbaH/\xc8\x01\x01r*(\x80\x80\x04:$-----BEGIN PGP PUBLIC KEY BLOCK-----R\bsignedBy\"\x9b\x01\n" +
+	"components\x12X\n" +
+	"\tsigned_by\x18\x05 \x01(\tB;\xbaH8r6(\x80\x80\x0420^(-----BEGIN PGP PUBLIC KEY BLOCK-----[\\s\\S]*)?$R\bsignedBy\x12B\n" +
+	"\rsigned_by_url\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x18\x80\x102\x14^(https?://[^\\s]+)?$R\vsignedByUrl\x12B\n" +
+	"\x10signed_by_sha256\x18\a \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\x0esignedBySha256:\xdb\x01\xbaH\xd7\x01\x1a\xd4\x01\n" +
+	"\x0erepository.key\x127give either signedBy, or signedByUrl and signedBySha256\x1a\x88\x01this.signed_by != '' ? this.signed_by_url == '' && this.signed_by_sha256 == '' : this.signed_by_url != '' && this.signed_by_sha256 != ''\"\xd8\x01\n" +
 	"\aPackage\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e2\x1c^[a-z0-9][a-z0-9+.-]{1,127}$R\x04name\x12<\n" +
 	"\aversion\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([0-9][A-Za-z0-9.+:~-]*)?$R\aversion\x12\x16\n" +
-	"\x06absent\x18\x03 \x01(\bR\x06absent\"\x98\x04\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\x12\x12\n" +
+	"\x04hold\x18\x04 \x01(\bR\x04hold\x12'\n" +
+	"\n" +
+	"repository\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"repository\"\x97\x03\n" +
+	"\bDownload\x12D\n" +
+	"\x04path\x18\x01 \x01(\tB0\xbaH-\xc8\x01\x01r(\x18\x80\b2#^/([^/\\x00-\\x1f]+/)*[^/\\x00-\\x1f]+$R\x04path\x128\n" +
+	"\x04urls\x18\x02 \x03(\tB$\xbaH!\x92\x01\x1e\b\x01\x10\b\"\x18r\x16\x18\x80\x102\x11^https?://[^\\s]+$R\x04urls\x120\n" +
+	"\x06sha256\x18\x03 \x01(\tB\x18\xbaH\x15\xc8\x01\x01r\x102\x0e^[0-9a-f]{64}$R\x06sha256\x12,\n" +
+	"\x04mode\x18\x04 \x01(\tB\x18\xbaH\x15r\x132\x11^(0?[0-7]{3,4})?$R\x04mode\x128\n" +
+	"\x05owner\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([a-z_][a-z0-9_-]{0,31})?$R\x05owner\x128\n" +
+	"\x05group\x18\x06 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([a-z_][a-z0-9_-]{0,31})?$R\x05group\x12\x18\n" +
+	"\aextract\x18\a \x01(\bR\aextract\x12\x1d\n" +
+	"\x05strip\x18\b \x01(\rB\a\xbaH\x04*\x02\x18\x10R\x05strip\"\xe4\x05\n" +
 	"\x04File\x12D\n" +
 	"\x04path\x18\x01 \x01(\tB0\xbaH-\xc8\x01\x01r(\x18\x80\b2#^/([^/\\x00-\\x1f]+/)*[^/\\x00-\\x1f]+$R\x04path\x12(\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10H\x00R\acontent\x88\x01\x01\x12*\n" +
@@ -650,40 +1642,120 @@ const file_provisionr_v1_assumptions_proto_rawDesc = "" +
 	"\x04mode\x18\x04 \x01(\tB\x18\xbaH\x15r\x132\x11^(0?[0-7]{3,4})?$R\x04mode\x128\n" +
 	"\x05owner\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([a-z_][a-z0-9_-]{0,31})?$R\x05owner\x128\n" +
 	"\x05group\x18\x06 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([a-z_][a-z0-9_-]{0,31})?$R\x05group\x12\x16\n" +
-	"\x06absent\x18\a \x01(\bR\x06absent:\xa0\x01\xbaH\x9c\x01\x1a\x99\x01\n" +
-	"\ffile.content\x120give exactly one of content, template and absent\x1aW(has(this.content) ? 1 : 0) + (has(this.template) ? 1 : 0) + (this.absent ? 1 : 0) == 1B\n" +
+	"\x06absent\x18\a \x01(\bR\x06absent\x12\x1c\n" +
+	"\x04link\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04link\x12\x1c\n" +
+	"\tdirectory\x18\t \x01(\bR\tdirectory\x12\x1f\n" +
+	"\x06secret\x18\n" +
+	" \x01(\tB\a\xbaH\x04r\x02\x18?R\x06secret:\x8f\x02\xbaH\x8b\x02\x1a\x88\x02\n" +
+	"\ffile.content\x12Igive exactly one of content, template, secret, link, directory and absent\x1a\xac\x01(has(this.content) ? 1 : 0) + (has(this.template) ? 1 : 0) + (this.secret != '' ? 1 : 0) + (this.link != '' ? 1 : 0) + (this.directory ? 1 : 0) + (this.absent ? 1 : 0) == 1B\n" +
 	"\n" +
 	"\b_contentB\v\n" +
-	"\t_template\"\x8e\x02\n" +
+	"\t_template\"\xed\x03\n" +
 	"\vUserAccount\x126\n" +
 	"\x04name\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[a-z_][a-z0-9_-]{0,31}$R\x04name\x12-\n" +
 	"\bssh_keys\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\"\br\x06\x10\x01(\x80\x80\x01R\asshKeys\x12\x14\n" +
 	"\x05admin\x18\x03 \x01(\bR\x05admin\x12>\n" +
 	"\x06groups\x18\x04 \x03(\tB&\xbaH#\x92\x01 \x10 \"\x1cr\x1a2\x18^[a-z_][a-z0-9_-]{0,31}$R\x06groups\x12*\n" +
 	"\x05shell\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f2\r^(/[^\\s:]+)?$R\x05shell\x12\x16\n" +
-	"\x06absent\x18\x06 \x01(\bR\x06absent\"\x8c\x01\n" +
+	"\x06absent\x18\x06 \x01(\bR\x06absent\x12\"\n" +
+	"\x03uid\x18\a \x01(\rB\v\xbaH\b*\x06\x18\xe0\xd4\x03(\x01H\x00R\x03uid\x88\x01\x01\x12(\n" +
+	"\x04home\x18\b \x01(\tB\x14\xbaH\x11r\x0f2\r^(/[^\\s:]+)?$R\x04home\x128\n" +
+	"\x05group\x18\t \x01(\tB\"\xbaH\x1fr\x1d2\x1b^([a-z_][a-z0-9_-]{0,31})?$R\x05group\x125\n" +
+	"\x04sudo\x18\n" +
+	" \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10 \"\x17r\x15\x18\x80\x042\x10^/[^\\x00-\\x1f]+$R\x04sudo\x12\x16\n" +
+	"\x06system\x18\v \x01(\bR\x06systemB\x06\n" +
+	"\x04_uid\"\x9b\x01\n" +
+	"\x05Group\x126\n" +
+	"\x04name\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[a-z_][a-z0-9_-]{0,31}$R\x04name\x12\"\n" +
+	"\x03gid\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xe0\xd4\x03(\x01H\x00R\x03gid\x88\x01\x01\x12\x16\n" +
+	"\x06system\x18\x03 \x01(\bR\x06system\x12\x16\n" +
+	"\x06absent\x18\x04 \x01(\bR\x06absentB\x06\n" +
+	"\x04_gid\"\x9f\x02\n" +
+	"\x03Ssh\x12%\n" +
+	"\x0epassword_login\x18\x01 \x01(\bR\rpasswordLogin\x12\x7f\n" +
+	"\bsettings\x18\x02 \x03(\v2 .provisionr.v1.Ssh.SettingsEntryBA\xbaH>\x9a\x01;\x10@\"\x1fr\x1d2\x1b^[A-Za-z][A-Za-z0-9]{1,62}$*\x16r\x14\x18\x80\b2\x0f^[^\\x00-\\x1f]+$R\bsettings\x123\n" +
+	"\x15certificates_disabled\x18\x03 \x01(\bR\x14certificatesDisabled\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x01\n" +
+	"\fKernelModule\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xbaH\x1c\xc8\x01\x01r\x172\x15^[A-Za-z0-9_-]{1,63}$R\x04name\x123\n" +
+	"\aoptions\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x18\x80\x042\x0f^[^\\x00-\\x1f]*$R\aoptions\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\"Y\n" +
+	"\x04Swap\x12$\n" +
+	"\bsize_mib\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80@R\asizeMib\x12+\n" +
+	"\x04path\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x18\xff\x012\r^(/[^/\\s]+)*$R\x04path\"\xae\x03\n" +
+	"\n" +
+	"Filesystem\x126\n" +
+	"\x04path\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a\x18\xff\x012\x15^/([^/\\s]+/)*[^/\\s]+$R\x04path\x12\x1b\n" +
+	"\x04disk\x18\x02 \x01(\rB\a\xbaH\x04*\x02\x18\x18R\x04disk\x122\n" +
+	"\x06device\x18\x03 \x01(\tB\x1a\xbaH\x17r\x15\x18\xff\x012\x10^(/dev/[^\\s]+)?$R\x06device\x12,\n" +
+	"\x04type\x18\x04 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x04ext4R\x03xfsR\x04vfatR\x04type\x12;\n" +
+	"\aoptions\x18\x05 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10 \"\x17r\x152\x13^[A-Za-z0-9_.=:-]+$R\aoptions\x12\x1c\n" +
+	"\tpartition\x18\x06 \x01(\bR\tpartition\x12/\n" +
+	"\x05label\x18\a \x01(\tB\x19\xbaH\x16r\x14\x18\v2\x10^[A-Za-z0-9_-]*$R\x05label:]\xbaHZ\x1aX\n" +
+	"\x11filesystem.device\x12\x1agive either disk or device\x1a'(this.disk > 0u) != (this.device != '')\"\x98\x01\n" +
+	"\n" +
+	"Networking\x12 \n" +
+	"\x03mtu\x18\x01 \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\x80H(\x80\n" +
+	"R\x03mtu\x12/\n" +
+	"\taddresses\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\x18\x01\"\x05r\x03\xd0\x01\x01R\taddresses\x127\n" +
+	"\x06routes\x18\x03 \x03(\v2\x14.provisionr.v1.RouteB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x06routes\"Z\n" +
+	"\x05Route\x12\x1b\n" +
+	"\x02to\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\xe8\x01\x01R\x02to\x12\x1c\n" +
+	"\x03via\x18\x02 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02p\x01R\x03via\x12\x16\n" +
+	"\x06metric\x18\x03 \x01(\rR\x06metric\"x\n" +
+	"\aPoolVpn\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\bR\agateway\x12\x14\n" +
+	"\x05relay\x18\x03 \x01(\bR\x05relay\x12\x1d\n" +
+	"\n" +
+	"behind_nat\x18\x04 \x01(\bR\tbehindNat\"\x89\x02\n" +
+	"\bOsPolicy\x12L\n" +
+	"\x13unattended_upgrades\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x03offR\bsecurityR\x03allR\x12unattendedUpgrades\x123\n" +
+	"\x06reboot\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x05neverR\vcoordinatedR\x06reboot\x12B\n" +
+	"\aselinux\x18\x03 \x01(\tB(\xbaH%r#R\x00R\tenforcingR\n" +
+	"permissiveR\bdisabledR\aselinux\x126\n" +
+	"\bapparmor\x18\x04 \x01(\tB\x1a\xbaH\x17r\x15R\x00R\aenabledR\bdisabledR\bapparmor\"\xc5\x01\n" +
 	"\x03Ntp\x12<\n" +
 	"\aservers\x18\x01 \x03(\tB\"\xbaH\x1f\x92\x01\x1c\x10\x10\"\x18r\x16\x18\xfd\x012\x11^[A-Za-z0-9.:-]+$R\aservers\x12G\n" +
 	"\n" +
 	"max_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\tmaxOffset\"\x92\x01\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\tmaxOffset\x127\n" +
+	"\x05pools\x18\x03 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\x10\"\x17r\x15\x18\xfd\x012\x10^[A-Za-z0-9.-]+$R\x05pools\"\xd0\x01\n" +
 	"\bFirewall\x12<\n" +
 	"\x05rules\x18\x01 \x03(\v2\x1b.provisionr.v1.FirewallRuleB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\x05rules\x12,\n" +
 	"\bssh_from\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x01R\asshFrom\x12\x1a\n" +
-	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"\xe9\x01\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\x12<\n" +
+	"\x06egress\x18\x04 \x03(\v2\x19.provisionr.v1.EgressRuleB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\x06egress\"\xe3\x01\n" +
+	"\n" +
+	"EgressRule\x12?\n" +
+	"\x04name\x18\x01 \x01(\tB+\xbaH(\xc8\x01\x01r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12-\n" +
+	"\bprotocol\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03tcpR\x03udpR\bprotocol\x12@\n" +
+	"\x05ports\x18\x03 \x03(\tB*\xbaH'\x92\x01$\b\x01\x10@\"\x1er\x1c2\x1a^[0-9]{1,5}(-[0-9]{1,5})?$R\x05ports\x12#\n" +
+	"\x02to\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10@\"\ar\x05\x10\x01\x18\x80\x01R\x02to\"\xfd\x01\n" +
 	"\fFirewallRule\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(\xc8\x01\x01r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12-\n" +
 	"\bprotocol\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03tcpR\x03udpR\bprotocol\x12@\n" +
 	"\x05ports\x18\x03 \x03(\tB*\xbaH'\x92\x01$\b\x01\x10@\"\x1er\x1c2\x1a^[0-9]{1,5}(-[0-9]{1,5})?$R\x05ports\x12'\n" +
-	"\x04from\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10@\"\ar\x05\x10\x01\x18\x80\x01R\x04from\"\xcf\x01\n" +
+	"\x04from\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10@\"\ar\x05\x10\x01\x18\x80\x01R\x04from\x12\x12\n" +
+	"\x04drop\x18\x05 \x01(\bR\x04drop\"\xd6\x02\n" +
 	"\aService\x124\n" +
 	"\x04name\x18\x01 \x01(\tB \xbaH\x1d\xc8\x01\x01r\x18\x18\xff\x012\x13^[A-Za-z0-9:_.@-]+$R\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\tB\x19\xbaH\x16r\x14R\x00R\arunningR\astoppedR\x05state\x12\x1d\n" +
 	"\aenabled\x18\x03 \x01(\bH\x00R\aenabled\x88\x01\x01\x122\n" +
 	"\n" +
-	"restart_on\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\"\tr\a2\x05^/.+$R\trestartOnB\n" +
+	"restart_on\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\"\tr\a2\x05^/.+$R\trestartOn\x12(\n" +
+	"\acontent\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x01R\acontent\x88\x01\x01\x12*\n" +
+	"\boverride\x18\x06 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x02R\boverride\x88\x01\x01\x12\x16\n" +
+	"\x06masked\x18\a \x01(\bR\x06maskedB\n" +
 	"\n" +
-	"\b_enabledBCZAgithub.com/provisionr/provisionr/proto/provisionr/v1;provisionrv1b\x06proto3"
+	"\b_enabledB\n" +
+	"\n" +
+	"\b_contentB\v\n" +
+	"\t_overrideBCZAgithub.com/provisionr/provisionr/proto/provisionr/v1;provisionrv1b\x06proto3"
 
 var (
 	file_provisionr_v1_assumptions_proto_rawDescOnce sync.Once
@@ -697,26 +1769,41 @@ func file_provisionr_v1_assumptions_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_assumptions_proto_rawDescData
 }
 
-var file_provisionr_v1_assumptions_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_provisionr_v1_assumptions_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_provisionr_v1_assumptions_proto_goTypes = []any{
 	(*Repository)(nil),          // 0: provisionr.v1.Repository
 	(*Package)(nil),             // 1: provisionr.v1.Package
-	(*File)(nil),                // 2: provisionr.v1.File
-	(*UserAccount)(nil),         // 3: provisionr.v1.UserAccount
-	(*Ntp)(nil),                 // 4: provisionr.v1.Ntp
-	(*Firewall)(nil),            // 5: provisionr.v1.Firewall
-	(*FirewallRule)(nil),        // 6: provisionr.v1.FirewallRule
-	(*Service)(nil),             // 7: provisionr.v1.Service
-	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	(*Download)(nil),            // 2: provisionr.v1.Download
+	(*File)(nil),                // 3: provisionr.v1.File
+	(*UserAccount)(nil),         // 4: provisionr.v1.UserAccount
+	(*Group)(nil),               // 5: provisionr.v1.Group
+	(*Ssh)(nil),                 // 6: provisionr.v1.Ssh
+	(*KernelModule)(nil),        // 7: provisionr.v1.KernelModule
+	(*Swap)(nil),                // 8: provisionr.v1.Swap
+	(*Filesystem)(nil),          // 9: provisionr.v1.Filesystem
+	(*Networking)(nil),          // 10: provisionr.v1.Networking
+	(*Route)(nil),               // 11: provisionr.v1.Route
+	(*PoolVpn)(nil),             // 12: provisionr.v1.PoolVpn
+	(*OsPolicy)(nil),            // 13: provisionr.v1.OsPolicy
+	(*Ntp)(nil),                 // 14: provisionr.v1.Ntp
+	(*Firewall)(nil),            // 15: provisionr.v1.Firewall
+	(*EgressRule)(nil),          // 16: provisionr.v1.EgressRule
+	(*FirewallRule)(nil),        // 17: provisionr.v1.FirewallRule
+	(*Service)(nil),             // 18: provisionr.v1.Service
+	nil,                         // 19: provisionr.v1.Ssh.SettingsEntry
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_provisionr_v1_assumptions_proto_depIdxs = []int32{
-	8, // 0: provisionr.v1.Ntp.max_offset:type_name -> google.protobuf.Duration
-	6, // 1: provisionr.v1.Firewall.rules:type_name -> provisionr.v1.FirewallRule
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	19, // 0: provisionr.v1.Ssh.settings:type_name -> provisionr.v1.Ssh.SettingsEntry
+	11, // 1: provisionr.v1.Networking.routes:type_name -> provisionr.v1.Route
+	20, // 2: provisionr.v1.Ntp.max_offset:type_name -> google.protobuf.Duration
+	17, // 3: provisionr.v1.Firewall.rules:type_name -> provisionr.v1.FirewallRule
+	16, // 4: provisionr.v1.Firewall.egress:type_name -> provisionr.v1.EgressRule
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_assumptions_proto_init() }
@@ -724,15 +1811,17 @@ func file_provisionr_v1_assumptions_proto_init() {
 	if File_provisionr_v1_assumptions_proto != nil {
 		return
 	}
-	file_provisionr_v1_assumptions_proto_msgTypes[2].OneofWrappers = []any{}
-	file_provisionr_v1_assumptions_proto_msgTypes[7].OneofWrappers = []any{}
+	file_provisionr_v1_assumptions_proto_msgTypes[3].OneofWrappers = []any{}
+	file_provisionr_v1_assumptions_proto_msgTypes[4].OneofWrappers = []any{}
+	file_provisionr_v1_assumptions_proto_msgTypes[5].OneofWrappers = []any{}
+	file_provisionr_v1_assumptions_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_assumptions_proto_rawDesc), len(file_provisionr_v1_assumptions_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -914,7 +914,13 @@ type NetworkSpec struct {
 	// Id is the provider's own id or name of the network, as vpc-0a1b2c3d. Default: the account's default network.
 	Id string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
 	// Subnets are the provider's ids or names of the subnets to use, in order. Default: all of the network.
-	Subnets       []string `protobuf:"bytes,9,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	Subnets []string `protobuf:"bytes,9,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	// PackageMirrors replace the operating system's own package sources: by the beginning of a source's URI, what it becomes.
+	PackageMirrors map[string]string `protobuf:"bytes,10,rep,name=package_mirrors,json=packageMirrors,proto3" json:"package_mirrors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// ProxyEnvironment gives http_proxy to services and logins too, beside the package manager.
+	ProxyEnvironment bool `protobuf:"varint,11,opt,name=proxy_environment,json=proxyEnvironment,proto3" json:"proxy_environment,omitempty"`
+	// NoProxy are hosts, domains and ranges that are reached without the proxy.
+	NoProxy       []string `protobuf:"bytes,12,rep,name=no_proxy,json=noProxy,proto3" json:"no_proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1008,6 +1014,27 @@ func (x *NetworkSpec) GetId() string {
 func (x *NetworkSpec) GetSubnets() []string {
 	if x != nil {
 		return x.Subnets
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetPackageMirrors() map[string]string {
+	if x != nil {
+		return x.PackageMirrors
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetProxyEnvironment() bool {
+	if x != nil {
+		return x.ProxyEnvironment
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetNoProxy() []string {
+	if x != nil {
+		return x.NoProxy
 	}
 	return nil
 }
@@ -1437,7 +1464,7 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\aNetworkR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x126\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x124\n" +
-	"\awritten\x18\x05 \x01(\v2\x1a.provisionr.v1.NetworkSpecR\awritten\"\xc8\x02\n" +
+	"\awritten\x18\x05 \x01(\v2\x1a.provisionr.v1.NetworkSpecR\awritten\"\x91\x05\n" +
 	"\vNetworkSpec\x12\x1f\n" +
 	"\x04cidr\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xe8\x01\x01R\x04cidr\x12#\n" +
 	"\bprovider\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\bprovider\x121\n" +
@@ -1450,7 +1477,14 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\n" +
 	"http_proxy\x18\a \x01(\tR\thttpProxy\x12\x18\n" +
 	"\x02id\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x02id\x12+\n" +
-	"\asubnets\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\xff\x01R\asubnets\"\xd0\x01\n" +
+	"\asubnets\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\xff\x01R\asubnets\x12\x95\x01\n" +
+	"\x0fpackage_mirrors\x18\n" +
+	" \x03(\v2..provisionr.v1.NetworkSpec.PackageMirrorsEntryB<\xbaH9\x9a\x016\x10\x10\"\x18r\x16\x18\x80\x042\x11^https?://[^\\s]+$*\x18r\x16\x18\x80\x042\x11^https?://[^\\s]+$R\x0epackageMirrors\x12+\n" +
+	"\x11proxy_environment\x18\v \x01(\bR\x10proxyEnvironment\x12?\n" +
+	"\bno_proxy\x18\f \x03(\tB$\xbaH!\x92\x01\x1e\x10@\"\x1ar\x18\x18\xff\x012\x13^[A-Za-z0-9.:/*-]+$R\anoProxy\x1aA\n" +
+	"\x13PackageMirrorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
 	"\x04Zone\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -1493,7 +1527,7 @@ func file_provisionr_v1_infra_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_infra_proto_rawDescData
 }
 
-var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_provisionr_v1_infra_proto_goTypes = []any{
 	(*Provider)(nil),            // 0: provisionr.v1.Provider
 	(*ProviderSpec)(nil),        // 1: provisionr.v1.ProviderSpec
@@ -1512,11 +1546,12 @@ var file_provisionr_v1_infra_proto_goTypes = []any{
 	(*StaticRecord)(nil),        // 14: provisionr.v1.StaticRecord
 	(*Slot)(nil),                // 15: provisionr.v1.Slot
 	(*AddressClaim)(nil),        // 16: provisionr.v1.AddressClaim
-	(*Metadata)(nil),            // 17: provisionr.v1.Metadata
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	nil,                         // 17: provisionr.v1.NetworkSpec.PackageMirrorsEntry
+	(*Metadata)(nil),            // 18: provisionr.v1.Metadata
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
 }
 var file_provisionr_v1_infra_proto_depIdxs = []int32{
-	17, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
+	18, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Provider.spec:type_name -> provisionr.v1.ProviderSpec
 	2,  // 2: provisionr.v1.ProviderSpec.local:type_name -> provisionr.v1.LocalProvider
 	4,  // 3: provisionr.v1.ProviderSpec.aws:type_name -> provisionr.v1.AwsProvider
@@ -1530,22 +1565,23 @@ var file_provisionr_v1_infra_proto_depIdxs = []int32{
 	3,  // 11: provisionr.v1.AwsProvider.sts:type_name -> provisionr.v1.Endpoint
 	3,  // 12: provisionr.v1.GceProvider.compute:type_name -> provisionr.v1.Endpoint
 	3,  // 13: provisionr.v1.OpenstackProvider.identity:type_name -> provisionr.v1.Endpoint
-	18, // 14: provisionr.v1.SimProvider.latency:type_name -> google.protobuf.Duration
-	18, // 15: provisionr.v1.SimProvider.boot:type_name -> google.protobuf.Duration
-	18, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
-	17, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
+	19, // 14: provisionr.v1.SimProvider.latency:type_name -> google.protobuf.Duration
+	19, // 15: provisionr.v1.SimProvider.boot:type_name -> google.protobuf.Duration
+	19, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
+	18, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
 	11, // 18: provisionr.v1.Network.spec:type_name -> provisionr.v1.NetworkSpec
 	11, // 19: provisionr.v1.Network.written:type_name -> provisionr.v1.NetworkSpec
-	17, // 20: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
-	13, // 21: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
-	14, // 22: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
-	17, // 23: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
-	17, // 24: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	17, // 20: provisionr.v1.NetworkSpec.package_mirrors:type_name -> provisionr.v1.NetworkSpec.PackageMirrorsEntry
+	18, // 21: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
+	13, // 22: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
+	14, // 23: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
+	18, // 24: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
+	18, // 25: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_infra_proto_init() }
@@ -1569,7 +1605,7 @@ func file_provisionr_v1_infra_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_infra_proto_rawDesc), len(file_provisionr_v1_infra_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -411,7 +411,17 @@ type MachineStatus struct {
 	// Notice is the provider's announcement that it will take the machine away.
 	Notice *Notice `protobuf:"bytes,18,opt,name=notice,proto3" json:"notice,omitempty"`
 	// Address6 is the machine's IPv6 address where address is an IPv4 one.
-	Address6      string `protobuf:"bytes,19,opt,name=address6,proto3" json:"address6,omitempty"`
+	Address6 string `protobuf:"bytes,19,opt,name=address6,proto3" json:"address6,omitempty"`
+	// Facts are what the agent last said about its machine.
+	Facts *Facts `protobuf:"bytes,20,opt,name=facts,proto3" json:"facts,omitempty"`
+	// VpnAddress is the machine's address in its pool's Vpn, assigned when its public key was first reported.
+	VpnAddress string `protobuf:"bytes,21,opt,name=vpn_address,json=vpnAddress,proto3" json:"vpn_address,omitempty"`
+	// Vpn is the Vpn that vpn_address belongs to.
+	Vpn string `protobuf:"bytes,22,opt,name=vpn,proto3" json:"vpn,omitempty"`
+	// Reboot is under way.
+	Reboot *Reboot `protobuf:"bytes,23,opt,name=reboot,proto3" json:"reboot,omitempty"`
+	// LastReboot is the newest that is over. It did not happen where its boot id is still the agent's.
+	LastReboot    *Reboot `protobuf:"bytes,24,opt,name=last_reboot,json=lastReboot,proto3" json:"last_reboot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +589,217 @@ func (x *MachineStatus) GetAddress6() string {
 	return ""
 }
 
+func (x *MachineStatus) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *MachineStatus) GetVpnAddress() string {
+	if x != nil {
+		return x.VpnAddress
+	}
+	return ""
+}
+
+func (x *MachineStatus) GetVpn() string {
+	if x != nil {
+		return x.Vpn
+	}
+	return ""
+}
+
+func (x *MachineStatus) GetReboot() *Reboot {
+	if x != nil {
+		return x.Reboot
+	}
+	return nil
+}
+
+func (x *MachineStatus) GetLastReboot() *Reboot {
+	if x != nil {
+		return x.LastReboot
+	}
+	return nil
+}
+
+// Reboot is a reboot that the servers asked for.
+type Reboot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// BootId that the machine had before.
+	BootId        string                 `protobuf:"bytes,1,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reboot) Reset() {
+	*x = Reboot{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reboot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reboot) ProtoMessage() {}
+
+func (x *Reboot) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reboot.ProtoReflect.Descriptor instead.
+func (*Reboot) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Reboot) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *Reboot) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Reboot) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Reboot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+// Facts are what an agent says about its machine.
+type Facts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// OsRelease is PRETTY_NAME of os-release(5); Kernel that of uname(2).
+	OsRelease    string `protobuf:"bytes,1,opt,name=os_release,json=osRelease,proto3" json:"os_release,omitempty"`
+	Kernel       string `protobuf:"bytes,2,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Architecture string `protobuf:"bytes,3,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// SshHostKeys are the public host keys, in the form of authorized_keys(5) without comments.
+	SshHostKeys []string `protobuf:"bytes,4,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"`
+	// VpnPublicKey is the machine's WireGuard key, base64.
+	VpnPublicKey string `protobuf:"bytes,5,opt,name=vpn_public_key,json=vpnPublicKey,proto3" json:"vpn_public_key,omitempty"`
+	// RebootRequired says why the machine should be rebooted; empty means that it need not be.
+	RebootRequired string `protobuf:"bytes,6,opt,name=reboot_required,json=rebootRequired,proto3" json:"reboot_required,omitempty"`
+	// Cpus and MemoryMib as the machine sees them.
+	Cpus          uint32 `protobuf:"varint,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib     uint32 `protobuf:"varint,8,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Facts) GetOsRelease() string {
+	if x != nil {
+		return x.OsRelease
+	}
+	return ""
+}
+
+func (x *Facts) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *Facts) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *Facts) GetSshHostKeys() []string {
+	if x != nil {
+		return x.SshHostKeys
+	}
+	return nil
+}
+
+func (x *Facts) GetVpnPublicKey() string {
+	if x != nil {
+		return x.VpnPublicKey
+	}
+	return ""
+}
+
+func (x *Facts) GetRebootRequired() string {
+	if x != nil {
+		return x.RebootRequired
+	}
+	return ""
+}
+
+func (x *Facts) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Facts) GetMemoryMib() uint32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
 // Notice announces that the provider will take a machine away or disturb it.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -593,7 +814,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +826,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[3]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +839,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Notice) GetKind() string {
@@ -654,15 +875,17 @@ type AgentStatus struct {
 	// Converged says that the last converge run ended without an error.
 	Converged bool `protobuf:"varint,5,opt,name=converged,proto3" json:"converged,omitempty"`
 	// Message is the first error, or what is going on.
-	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	Reported      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reported,proto3" json:"reported,omitempty"`
+	Message  string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Reported *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reported,proto3" json:"reported,omitempty"`
+	// Program is the SHA-256 of the agent's program, in hexadecimal; empty where it is not known.
+	Program       string `protobuf:"bytes,8,opt,name=program,proto3" json:"program,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +897,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[4]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +910,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AgentStatus) GetVersion() string {
@@ -739,6 +962,13 @@ func (x *AgentStatus) GetReported() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *AgentStatus) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
 // BootEvidence is kept of a boot that failed: bounded tails of logs.
 type BootEvidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -751,7 +981,7 @@ type BootEvidence struct {
 
 func (x *BootEvidence) Reset() {
 	*x = BootEvidence{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +993,7 @@ func (x *BootEvidence) String() string {
 func (*BootEvidence) ProtoMessage() {}
 
 func (x *BootEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[5]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1006,7 @@ func (x *BootEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootEvidence.ProtoReflect.Descriptor instead.
 func (*BootEvidence) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BootEvidence) GetConsole() string {
@@ -827,7 +1057,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1069,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[6]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1082,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LaunchRequest) GetMachineId() string {
@@ -1038,7 +1268,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1280,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[7]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1293,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Choice) GetImage() string {
@@ -1197,7 +1427,7 @@ type Wish struct {
 
 func (x *Wish) Reset() {
 	*x = Wish{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1439,7 @@ func (x *Wish) String() string {
 func (*Wish) ProtoMessage() {}
 
 func (x *Wish) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[8]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1452,7 @@ func (x *Wish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wish.ProtoReflect.Descriptor instead.
 func (*Wish) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{8}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Wish) GetClusterId() string {
@@ -1301,7 +1531,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1543,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[9]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1556,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{9}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Offer) GetChoices() []*Choice {
@@ -1360,7 +1590,7 @@ type Seed struct {
 
 func (x *Seed) Reset() {
 	*x = Seed{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1602,7 @@ func (x *Seed) String() string {
 func (*Seed) ProtoMessage() {}
 
 func (x *Seed) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[10]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1615,7 @@ func (x *Seed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seed.ProtoReflect.Descriptor instead.
 func (*Seed) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{10}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Seed) GetCaPins() []string {
@@ -1447,7 +1677,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1689,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_machine_proto_msgTypes[11]
+	mi := &file_provisionr_v1_machine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1702,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{11}
+	return file_provisionr_v1_machine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Proof) GetMachine() string {
@@ -1561,7 +1791,7 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	" \x01(\v2\x17.provisionr.v1.HardwareR\bhardware\x12*\n" +
 	"\x05image\x18\v \x01(\v2\x14.provisionr.v1.ImageR\x05image\x126\n" +
 	"\tplacement\x18\f \x01(\v2\x18.provisionr.v1.PlacementR\tplacement\x12'\n" +
-	"\x04spot\x18\r \x01(\v2\x13.provisionr.v1.SpotR\x04spot\"\xb6\x06\n" +
+	"\x04spot\x18\r \x01(\v2\x13.provisionr.v1.SpotR\x04spot\"\xfc\a\n" +
 	"\rMachineStatus\x12*\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x14.provisionr.v1.PhaseR\x05phase\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
@@ -1585,11 +1815,34 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\n" +
 	"boot_stage\x18\x11 \x01(\tR\tbootStage\x12-\n" +
 	"\x06notice\x18\x12 \x01(\v2\x15.provisionr.v1.NoticeR\x06notice\x12\x1a\n" +
-	"\baddress6\x18\x13 \x01(\tR\baddress6\"b\n" +
+	"\baddress6\x18\x13 \x01(\tR\baddress6\x12*\n" +
+	"\x05facts\x18\x14 \x01(\v2\x14.provisionr.v1.FactsR\x05facts\x12\x1f\n" +
+	"\vvpn_address\x18\x15 \x01(\tR\n" +
+	"vpnAddress\x12\x10\n" +
+	"\x03vpn\x18\x16 \x01(\tR\x03vpn\x12-\n" +
+	"\x06reboot\x18\x17 \x01(\v2\x15.provisionr.v1.RebootR\x06reboot\x126\n" +
+	"\vlast_reboot\x18\x18 \x01(\v2\x15.provisionr.v1.RebootR\n" +
+	"lastReboot\"\xa3\x01\n" +
+	"\x06Reboot\x12\x17\n" +
+	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\x88\x02\n" +
+	"\x05Facts\x12\x1d\n" +
+	"\n" +
+	"os_release\x18\x01 \x01(\tR\tosRelease\x12\x16\n" +
+	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\"\n" +
+	"\farchitecture\x18\x03 \x01(\tR\farchitecture\x12\"\n" +
+	"\rssh_host_keys\x18\x04 \x03(\tR\vsshHostKeys\x12$\n" +
+	"\x0evpn_public_key\x18\x05 \x01(\tR\fvpnPublicKey\x12'\n" +
+	"\x0freboot_required\x18\x06 \x01(\tR\x0erebootRequired\x12\x12\n" +
+	"\x04cpus\x18\a \x01(\rR\x04cpus\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\b \x01(\rR\tmemoryMib\"b\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xfc\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x96\x02\n" +
 	"\vAgentStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12!\n" +
@@ -1597,7 +1850,8 @@ const file_provisionr_v1_machine_proto_rawDesc = "" +
 	"\x0fpool_generation\x18\x04 \x01(\x04R\x0epoolGeneration\x12\x1c\n" +
 	"\tconverged\x18\x05 \x01(\bR\tconverged\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x126\n" +
-	"\breported\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\breported\"Z\n" +
+	"\breported\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\breported\x12\x18\n" +
+	"\aprogram\x18\b \x01(\tR\aprogram\"Z\n" +
 	"\fBootEvidence\x12\x18\n" +
 	"\aconsole\x18\x01 \x01(\tR\aconsole\x120\n" +
 	"\x05taken\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\"\xc0\x06\n" +
@@ -1728,79 +1982,86 @@ func file_provisionr_v1_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_provisionr_v1_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_provisionr_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_provisionr_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_provisionr_v1_machine_proto_goTypes = []any{
 	(Phase)(0),                    // 0: provisionr.v1.Phase
 	(ProofState)(0),               // 1: provisionr.v1.ProofState
 	(*Machine)(nil),               // 2: provisionr.v1.Machine
 	(*MachineSpec)(nil),           // 3: provisionr.v1.MachineSpec
 	(*MachineStatus)(nil),         // 4: provisionr.v1.MachineStatus
-	(*Notice)(nil),                // 5: provisionr.v1.Notice
-	(*AgentStatus)(nil),           // 6: provisionr.v1.AgentStatus
-	(*BootEvidence)(nil),          // 7: provisionr.v1.BootEvidence
-	(*LaunchRequest)(nil),         // 8: provisionr.v1.LaunchRequest
-	(*Choice)(nil),                // 9: provisionr.v1.Choice
-	(*Wish)(nil),                  // 10: provisionr.v1.Wish
-	(*Offer)(nil),                 // 11: provisionr.v1.Offer
-	(*Seed)(nil),                  // 12: provisionr.v1.Seed
-	(*Proof)(nil),                 // 13: provisionr.v1.Proof
-	nil,                           // 14: provisionr.v1.LaunchRequest.LabelsEntry
-	nil,                           // 15: provisionr.v1.Choice.ExtraEntry
-	nil,                           // 16: provisionr.v1.Seed.AgentSha256Entry
-	(*Metadata)(nil),              // 17: provisionr.v1.Metadata
-	(*OperatingSystem)(nil),       // 18: provisionr.v1.OperatingSystem
-	(*Hardware)(nil),              // 19: provisionr.v1.Hardware
-	(*Image)(nil),                 // 20: provisionr.v1.Image
-	(*Placement)(nil),             // 21: provisionr.v1.Placement
-	(*Spot)(nil),                  // 22: provisionr.v1.Spot
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*Network)(nil),               // 24: provisionr.v1.Network
+	(*Reboot)(nil),                // 5: provisionr.v1.Reboot
+	(*Facts)(nil),                 // 6: provisionr.v1.Facts
+	(*Notice)(nil),                // 7: provisionr.v1.Notice
+	(*AgentStatus)(nil),           // 8: provisionr.v1.AgentStatus
+	(*BootEvidence)(nil),          // 9: provisionr.v1.BootEvidence
+	(*LaunchRequest)(nil),         // 10: provisionr.v1.LaunchRequest
+	(*Choice)(nil),                // 11: provisionr.v1.Choice
+	(*Wish)(nil),                  // 12: provisionr.v1.Wish
+	(*Offer)(nil),                 // 13: provisionr.v1.Offer
+	(*Seed)(nil),                  // 14: provisionr.v1.Seed
+	(*Proof)(nil),                 // 15: provisionr.v1.Proof
+	nil,                           // 16: provisionr.v1.LaunchRequest.LabelsEntry
+	nil,                           // 17: provisionr.v1.Choice.ExtraEntry
+	nil,                           // 18: provisionr.v1.Seed.AgentSha256Entry
+	(*Metadata)(nil),              // 19: provisionr.v1.Metadata
+	(*OperatingSystem)(nil),       // 20: provisionr.v1.OperatingSystem
+	(*Hardware)(nil),              // 21: provisionr.v1.Hardware
+	(*Image)(nil),                 // 22: provisionr.v1.Image
+	(*Placement)(nil),             // 23: provisionr.v1.Placement
+	(*Spot)(nil),                  // 24: provisionr.v1.Spot
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Network)(nil),               // 26: provisionr.v1.Network
 }
 var file_provisionr_v1_machine_proto_depIdxs = []int32{
-	17, // 0: provisionr.v1.Machine.metadata:type_name -> provisionr.v1.Metadata
+	19, // 0: provisionr.v1.Machine.metadata:type_name -> provisionr.v1.Metadata
 	3,  // 1: provisionr.v1.Machine.spec:type_name -> provisionr.v1.MachineSpec
 	4,  // 2: provisionr.v1.Machine.status:type_name -> provisionr.v1.MachineStatus
-	18, // 3: provisionr.v1.MachineSpec.os:type_name -> provisionr.v1.OperatingSystem
-	19, // 4: provisionr.v1.MachineSpec.hardware:type_name -> provisionr.v1.Hardware
-	20, // 5: provisionr.v1.MachineSpec.image:type_name -> provisionr.v1.Image
-	21, // 6: provisionr.v1.MachineSpec.placement:type_name -> provisionr.v1.Placement
-	22, // 7: provisionr.v1.MachineSpec.spot:type_name -> provisionr.v1.Spot
+	20, // 3: provisionr.v1.MachineSpec.os:type_name -> provisionr.v1.OperatingSystem
+	21, // 4: provisionr.v1.MachineSpec.hardware:type_name -> provisionr.v1.Hardware
+	22, // 5: provisionr.v1.MachineSpec.image:type_name -> provisionr.v1.Image
+	23, // 6: provisionr.v1.MachineSpec.placement:type_name -> provisionr.v1.Placement
+	24, // 7: provisionr.v1.MachineSpec.spot:type_name -> provisionr.v1.Spot
 	0,  // 8: provisionr.v1.MachineStatus.phase:type_name -> provisionr.v1.Phase
-	23, // 9: provisionr.v1.MachineStatus.since:type_name -> google.protobuf.Timestamp
-	23, // 10: provisionr.v1.MachineStatus.deadline:type_name -> google.protobuf.Timestamp
-	8,  // 11: provisionr.v1.MachineStatus.launch:type_name -> provisionr.v1.LaunchRequest
-	23, // 12: provisionr.v1.MachineStatus.launched_at:type_name -> google.protobuf.Timestamp
-	6,  // 13: provisionr.v1.MachineStatus.agent:type_name -> provisionr.v1.AgentStatus
-	7,  // 14: provisionr.v1.MachineStatus.evidence:type_name -> provisionr.v1.BootEvidence
-	23, // 15: provisionr.v1.MachineStatus.absent_since:type_name -> google.protobuf.Timestamp
-	5,  // 16: provisionr.v1.MachineStatus.notice:type_name -> provisionr.v1.Notice
-	23, // 17: provisionr.v1.Notice.at:type_name -> google.protobuf.Timestamp
-	23, // 18: provisionr.v1.AgentStatus.reported:type_name -> google.protobuf.Timestamp
-	23, // 19: provisionr.v1.BootEvidence.taken:type_name -> google.protobuf.Timestamp
-	18, // 20: provisionr.v1.LaunchRequest.os:type_name -> provisionr.v1.OperatingSystem
-	19, // 21: provisionr.v1.LaunchRequest.hardware:type_name -> provisionr.v1.Hardware
-	12, // 22: provisionr.v1.LaunchRequest.seed:type_name -> provisionr.v1.Seed
-	9,  // 23: provisionr.v1.LaunchRequest.choice:type_name -> provisionr.v1.Choice
-	20, // 24: provisionr.v1.LaunchRequest.image:type_name -> provisionr.v1.Image
-	21, // 25: provisionr.v1.LaunchRequest.placement:type_name -> provisionr.v1.Placement
-	22, // 26: provisionr.v1.LaunchRequest.spot:type_name -> provisionr.v1.Spot
-	14, // 27: provisionr.v1.LaunchRequest.labels:type_name -> provisionr.v1.LaunchRequest.LabelsEntry
-	15, // 28: provisionr.v1.Choice.extra:type_name -> provisionr.v1.Choice.ExtraEntry
-	18, // 29: provisionr.v1.Wish.os:type_name -> provisionr.v1.OperatingSystem
-	19, // 30: provisionr.v1.Wish.hardware:type_name -> provisionr.v1.Hardware
-	20, // 31: provisionr.v1.Wish.image:type_name -> provisionr.v1.Image
-	21, // 32: provisionr.v1.Wish.placement:type_name -> provisionr.v1.Placement
-	22, // 33: provisionr.v1.Wish.spot:type_name -> provisionr.v1.Spot
-	24, // 34: provisionr.v1.Wish.network:type_name -> provisionr.v1.Network
-	9,  // 35: provisionr.v1.Offer.choices:type_name -> provisionr.v1.Choice
-	16, // 36: provisionr.v1.Seed.agent_sha256:type_name -> provisionr.v1.Seed.AgentSha256Entry
-	1,  // 37: provisionr.v1.Proof.state:type_name -> provisionr.v1.ProofState
-	23, // 38: provisionr.v1.Proof.at:type_name -> google.protobuf.Timestamp
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	25, // 9: provisionr.v1.MachineStatus.since:type_name -> google.protobuf.Timestamp
+	25, // 10: provisionr.v1.MachineStatus.deadline:type_name -> google.protobuf.Timestamp
+	10, // 11: provisionr.v1.MachineStatus.launch:type_name -> provisionr.v1.LaunchRequest
+	25, // 12: provisionr.v1.MachineStatus.launched_at:type_name -> google.protobuf.Timestamp
+	8,  // 13: provisionr.v1.MachineStatus.agent:type_name -> provisionr.v1.AgentStatus
+	9,  // 14: provisionr.v1.MachineStatus.evidence:type_name -> provisionr.v1.BootEvidence
+	25, // 15: provisionr.v1.MachineStatus.absent_since:type_name -> google.protobuf.Timestamp
+	7,  // 16: provisionr.v1.MachineStatus.notice:type_name -> provisionr.v1.Notice
+	6,  // 17: provisionr.v1.MachineStatus.facts:type_name -> provisionr.v1.Facts
+	5,  // 18: provisionr.v1.MachineStatus.reboot:type_name -> provisionr.v1.Reboot
+	5,  // 19: provisionr.v1.MachineStatus.last_reboot:type_name -> provisionr.v1.Reboot
+	25, // 20: provisionr.v1.Reboot.since:type_name -> google.protobuf.Timestamp
+	25, // 21: provisionr.v1.Reboot.deadline:type_name -> google.protobuf.Timestamp
+	25, // 22: provisionr.v1.Notice.at:type_name -> google.protobuf.Timestamp
+	25, // 23: provisionr.v1.AgentStatus.reported:type_name -> google.protobuf.Timestamp
+	25, // 24: provisionr.v1.BootEvidence.taken:type_name -> google.protobuf.Timestamp
+	20, // 25: provisionr.v1.LaunchRequest.os:type_name -> provisionr.v1.OperatingSystem
+	21, // 26: provisionr.v1.LaunchRequest.hardware:type_name -> provisionr.v1.Hardware
+	14, // 27: provisionr.v1.LaunchRequest.seed:type_name -> provisionr.v1.Seed
+	11, // 28: provisionr.v1.LaunchRequest.choice:type_name -> provisionr.v1.Choice
+	22, // 29: provisionr.v1.LaunchRequest.image:type_name -> provisionr.v1.Image
+	23, // 30: provisionr.v1.LaunchRequest.placement:type_name -> provisionr.v1.Placement
+	24, // 31: provisionr.v1.LaunchRequest.spot:type_name -> provisionr.v1.Spot
+	16, // 32: provisionr.v1.LaunchRequest.labels:type_name -> provisionr.v1.LaunchRequest.LabelsEntry
+	17, // 33: provisionr.v1.Choice.extra:type_name -> provisionr.v1.Choice.ExtraEntry
+	20, // 34: provisionr.v1.Wish.os:type_name -> provisionr.v1.OperatingSystem
+	21, // 35: provisionr.v1.Wish.hardware:type_name -> provisionr.v1.Hardware
+	22, // 36: provisionr.v1.Wish.image:type_name -> provisionr.v1.Image
+	23, // 37: provisionr.v1.Wish.placement:type_name -> provisionr.v1.Placement
+	24, // 38: provisionr.v1.Wish.spot:type_name -> provisionr.v1.Spot
+	26, // 39: provisionr.v1.Wish.network:type_name -> provisionr.v1.Network
+	11, // 40: provisionr.v1.Offer.choices:type_name -> provisionr.v1.Choice
+	18, // 41: provisionr.v1.Seed.agent_sha256:type_name -> provisionr.v1.Seed.AgentSha256Entry
+	1,  // 42: provisionr.v1.Proof.state:type_name -> provisionr.v1.ProofState
+	25, // 43: provisionr.v1.Proof.at:type_name -> google.protobuf.Timestamp
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_machine_proto_init() }
@@ -1817,7 +2078,7 @@ func file_provisionr_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_machine_proto_rawDesc), len(file_provisionr_v1_machine_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -38,6 +38,9 @@ type Object struct {
 	//	*Object_AddressClaim
 	//	*Object_Event
 	//	*Object_Member
+	//	*Object_Vpn
+	//	*Object_VpnPeer
+	//	*Object_Secret
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,6 +182,33 @@ func (x *Object) GetMember() *Member {
 	return nil
 }
 
+func (x *Object) GetVpn() *Vpn {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Vpn); ok {
+			return x.Vpn
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetVpnPeer() *VpnPeer {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_VpnPeer); ok {
+			return x.VpnPeer
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetSecret() *Secret {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Secret); ok {
+			return x.Secret
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -227,6 +257,18 @@ type Object_Member struct {
 	Member *Member `protobuf:"bytes,11,opt,name=member,proto3,oneof"`
 }
 
+type Object_Vpn struct {
+	Vpn *Vpn `protobuf:"bytes,12,opt,name=vpn,proto3,oneof"`
+}
+
+type Object_VpnPeer struct {
+	VpnPeer *VpnPeer `protobuf:"bytes,13,opt,name=vpn_peer,json=vpnPeer,proto3,oneof"`
+}
+
+type Object_Secret struct {
+	Secret *Secret `protobuf:"bytes,14,opt,name=secret,proto3,oneof"`
+}
+
 func (*Object_Pool) isObject_Kind() {}
 
 func (*Object_Zone) isObject_Kind() {}
@@ -249,11 +291,17 @@ func (*Object_Event) isObject_Kind() {}
 
 func (*Object_Member) isObject_Kind() {}
 
+func (*Object_Vpn) isObject_Kind() {}
+
+func (*Object_VpnPeer) isObject_Kind() {}
+
+func (*Object_Secret) isObject_Kind() {}
+
 var File_provisionr_v1_object_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1aprovisionr/v1/object.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/pool.proto\"\xb3\x04\n" +
+	"\x1aprovisionr/v1/object.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/pool.proto\x1a\x1aprovisionr/v1/secret.proto\x1a\x17provisionr/v1/vpn.proto\"\xc1\x05\n" +
 	"\x06Object\x12)\n" +
 	"\x04pool\x18\x01 \x01(\v2\x13.provisionr.v1.PoolH\x00R\x04pool\x12)\n" +
 	"\x04zone\x18\x02 \x01(\v2\x13.provisionr.v1.ZoneH\x00R\x04zone\x122\n" +
@@ -266,7 +314,10 @@ const file_provisionr_v1_object_proto_rawDesc = "" +
 	"\raddress_claim\x18\t \x01(\v2\x1b.provisionr.v1.AddressClaimH\x00R\faddressClaim\x12,\n" +
 	"\x05event\x18\n" +
 	" \x01(\v2\x14.provisionr.v1.EventH\x00R\x05event\x12/\n" +
-	"\x06member\x18\v \x01(\v2\x15.provisionr.v1.MemberH\x00R\x06memberB\r\n" +
+	"\x06member\x18\v \x01(\v2\x15.provisionr.v1.MemberH\x00R\x06member\x12&\n" +
+	"\x03vpn\x18\f \x01(\v2\x12.provisionr.v1.VpnH\x00R\x03vpn\x123\n" +
+	"\bvpn_peer\x18\r \x01(\v2\x16.provisionr.v1.VpnPeerH\x00R\avpnPeer\x12/\n" +
+	"\x06secret\x18\x0e \x01(\v2\x15.provisionr.v1.SecretH\x00R\x06secretB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01BCZAgithub.com/provisionr/provisionr/proto/provisionr/v1;provisionrv1b\x06proto3"
 
 var (
@@ -295,6 +346,9 @@ var file_provisionr_v1_object_proto_goTypes = []any{
 	(*AddressClaim)(nil), // 9: provisionr.v1.AddressClaim
 	(*Event)(nil),        // 10: provisionr.v1.Event
 	(*Member)(nil),       // 11: provisionr.v1.Member
+	(*Vpn)(nil),          // 12: provisionr.v1.Vpn
+	(*VpnPeer)(nil),      // 13: provisionr.v1.VpnPeer
+	(*Secret)(nil),       // 14: provisionr.v1.Secret
 }
 var file_provisionr_v1_object_proto_depIdxs = []int32{
 	1,  // 0: provisionr.v1.Object.pool:type_name -> provisionr.v1.Pool
@@ -308,11 +362,14 @@ var file_provisionr_v1_object_proto_depIdxs = []int32{
 	9,  // 8: provisionr.v1.Object.address_claim:type_name -> provisionr.v1.AddressClaim
 	10, // 9: provisionr.v1.Object.event:type_name -> provisionr.v1.Event
 	11, // 10: provisionr.v1.Object.member:type_name -> provisionr.v1.Member
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 11: provisionr.v1.Object.vpn:type_name -> provisionr.v1.Vpn
+	13, // 12: provisionr.v1.Object.vpn_peer:type_name -> provisionr.v1.VpnPeer
+	14, // 13: provisionr.v1.Object.secret:type_name -> provisionr.v1.Secret
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_object_proto_init() }
@@ -326,6 +383,8 @@ func file_provisionr_v1_object_proto_init() {
 	file_provisionr_v1_infra_proto_init()
 	file_provisionr_v1_machine_proto_init()
 	file_provisionr_v1_pool_proto_init()
+	file_provisionr_v1_secret_proto_init()
+	file_provisionr_v1_vpn_proto_init()
 	file_provisionr_v1_object_proto_msgTypes[0].OneofWrappers = []any{
 		(*Object_Pool)(nil),
 		(*Object_Zone)(nil),
@@ -338,6 +397,9 @@ func file_provisionr_v1_object_proto_init() {
 		(*Object_AddressClaim)(nil),
 		(*Object_Event)(nil),
 		(*Object_Member)(nil),
+		(*Object_Vpn)(nil),
+		(*Object_VpnPeer)(nil),
+		(*Object_Secret)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -142,12 +142,40 @@ type PoolSpec struct {
 	Variables map[string]string `protobuf:"bytes,17,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Aliases are further names in the zone for the pool's ready machines. The pool's own name is always one.
 	Aliases []string `protobuf:"bytes,18,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Roles are what the pool's machines are, as datanode: rules and names may refer to a role instead of a pool.
+	Roles []string `protobuf:"bytes,19,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Spot asks for capacity that the provider may take back, for a lower price.
 	Spot *Spot `protobuf:"bytes,20,opt,name=spot,proto3" json:"spot,omitempty"`
 	// Safety bounds what may be taken away from the pool at a time.
 	Safety *Safety `protobuf:"bytes,30,opt,name=safety,proto3" json:"safety,omitempty"`
 	// Verify says which proofs may be impossible without keeping a machine from being ready.
-	Verify        *VerifyPolicy `protobuf:"bytes,31,opt,name=verify,proto3" json:"verify,omitempty"`
+	Verify *VerifyPolicy `protobuf:"bytes,31,opt,name=verify,proto3" json:"verify,omitempty"`
+	// Mode is enforce, or audit: differences are reported and nothing is touched. Default: enforce.
+	Mode string `protobuf:"bytes,32,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Downloads are binaries and archives fetched by hash.
+	Downloads []*Download `protobuf:"bytes,40,rep,name=downloads,proto3" json:"downloads,omitempty"`
+	// Groups are made before the accounts.
+	Groups []*Group `protobuf:"bytes,41,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Ssh is what sshd allows.
+	Ssh *Ssh `protobuf:"bytes,42,opt,name=ssh,proto3" json:"ssh,omitempty"`
+	// Sysctl are kernel parameters by name, as vm.swappiness.
+	Sysctl map[string]string `protobuf:"bytes,43,rep,name=sysctl,proto3" json:"sysctl,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Modules are kernel modules.
+	Modules []*KernelModule `protobuf:"bytes,44,rep,name=modules,proto3" json:"modules,omitempty"`
+	// Timezone as Europe/Berlin. Default: as the image has it.
+	Timezone string `protobuf:"bytes,45,opt,name=timezone,proto3" json:"timezone,omitempty"`
+	// Locale as C.UTF-8 or de_DE.UTF-8, generated where missing. Default: as the image has it.
+	Locale string `protobuf:"bytes,46,opt,name=locale,proto3" json:"locale,omitempty"`
+	// Swap is a swap file. Default: as the image has it.
+	Swap *Swap `protobuf:"bytes,47,opt,name=swap,proto3" json:"swap,omitempty"`
+	// Filesystems are made on further disks and mounted.
+	Filesystems []*Filesystem `protobuf:"bytes,48,rep,name=filesystems,proto3" json:"filesystems,omitempty"`
+	// Networking is what the interface has beside what the provider gave it.
+	Networking *Networking `protobuf:"bytes,49,opt,name=networking,proto3" json:"networking,omitempty"`
+	// Vpn attaches the machines to a Vpn.
+	Vpn *PoolVpn `protobuf:"bytes,50,opt,name=vpn,proto3" json:"vpn,omitempty"`
+	// OsPolicy is how the operating system itself is kept current.
+	OsPolicy      *OsPolicy `protobuf:"bytes,51,opt,name=os_policy,json=osPolicy,proto3" json:"os_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +336,13 @@ func (x *PoolSpec) GetAliases() []string {
 	return nil
 }
 
+func (x *PoolSpec) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 func (x *PoolSpec) GetSpot() *Spot {
 	if x != nil {
 		return x.Spot
@@ -325,6 +360,97 @@ func (x *PoolSpec) GetSafety() *Safety {
 func (x *PoolSpec) GetVerify() *VerifyPolicy {
 	if x != nil {
 		return x.Verify
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *PoolSpec) GetDownloads() []*Download {
+	if x != nil {
+		return x.Downloads
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetSsh() *Ssh {
+	if x != nil {
+		return x.Ssh
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetSysctl() map[string]string {
+	if x != nil {
+		return x.Sysctl
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetModules() []*KernelModule {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetTimezone() string {
+	if x != nil {
+		return x.Timezone
+	}
+	return ""
+}
+
+func (x *PoolSpec) GetLocale() string {
+	if x != nil {
+		return x.Locale
+	}
+	return ""
+}
+
+func (x *PoolSpec) GetSwap() *Swap {
+	if x != nil {
+		return x.Swap
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetFilesystems() []*Filesystem {
+	if x != nil {
+		return x.Filesystems
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetNetworking() *Networking {
+	if x != nil {
+		return x.Networking
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetVpn() *PoolVpn {
+	if x != nil {
+		return x.Vpn
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetOsPolicy() *OsPolicy {
+	if x != nil {
+		return x.OsPolicy
 	}
 	return nil
 }
@@ -927,7 +1053,9 @@ func (x *Safety) GetMaxSurge() uint32 {
 type VerifyPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unprovable lists assumptions, as clock, that may be unprovable on a ready machine.
-	Unprovable    []string `protobuf:"bytes,1,rep,name=unprovable,proto3" json:"unprovable,omitempty"`
+	Unprovable []string `protobuf:"bytes,1,rep,name=unprovable,proto3" json:"unprovable,omitempty"`
+	// Profiles are named sets of further proofs: hadoop.
+	Profiles      []string `protobuf:"bytes,2,rep,name=profiles,proto3" json:"profiles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -965,6 +1093,13 @@ func (*VerifyPolicy) Descriptor() ([]byte, []int) {
 func (x *VerifyPolicy) GetUnprovable() []string {
 	if x != nil {
 		return x.Unprovable
+	}
+	return nil
+}
+
+func (x *VerifyPolicy) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
 	}
 	return nil
 }
@@ -1055,7 +1190,7 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\x04PoolR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x123\n" +
 	"\x04spec\x18\x04 \x01(\v2\x17.provisionr.v1.PoolSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x121\n" +
-	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xbc\t\n" +
+	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xe2\x10\n" +
 	"\bPoolSpec\x12\x1c\n" +
 	"\x04size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04size\x12(\n" +
 	"\bmin_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x00R\aminSize\x88\x01\x01\x12#\n" +
@@ -1075,17 +1210,35 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\bfirewall\x18\x0f \x01(\v2\x17.provisionr.v1.FirewallR\bfirewall\x12=\n" +
 	"\bservices\x18\x10 \x03(\v2\x16.provisionr.v1.ServiceB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\x12z\n" +
 	"\tvariables\x18\x11 \x03(\v2&.provisionr.v1.PoolSpec.VariablesEntryB4\xbaH1\x9a\x01.\x10\xf4\x03\"!r\x1f2\x1d^[A-Za-z_][A-Za-z0-9_]{0,62}$*\x06r\x04(\x80\x80\x01R\tvariables\x12I\n" +
-	"\aaliases\x18\x12 \x03(\tB/\xbaH,\x92\x01)\x10\x10\"%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\aaliases\x12'\n" +
+	"\aaliases\x18\x12 \x03(\tB/\xbaH,\x92\x01)\x10\x10\"%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\aaliases\x12G\n" +
+	"\x05roles\x18\x13 \x03(\tB1\xbaH.\x92\x01+\x10\x10\x18\x01\"%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x05roles\x12'\n" +
 	"\x04spot\x18\x14 \x01(\v2\x13.provisionr.v1.SpotR\x04spot\x12-\n" +
 	"\x06safety\x18\x1e \x01(\v2\x15.provisionr.v1.SafetyR\x06safety\x123\n" +
-	"\x06verify\x18\x1f \x01(\v2\x1b.provisionr.v1.VerifyPolicyR\x06verify\x1a<\n" +
+	"\x06verify\x18\x1f \x01(\v2\x1b.provisionr.v1.VerifyPolicyR\x06verify\x12+\n" +
+	"\x04mode\x18  \x01(\tB\x17\xbaH\x14r\x12R\x00R\aenforceR\x05auditR\x04mode\x12@\n" +
+	"\tdownloads\x18( \x03(\v2\x17.provisionr.v1.DownloadB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\tdownloads\x127\n" +
+	"\x06groups\x18) \x03(\v2\x14.provisionr.v1.GroupB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x06groups\x12$\n" +
+	"\x03ssh\x18* \x01(\v2\x12.provisionr.v1.SshR\x03ssh\x12\x82\x01\n" +
+	"\x06sysctl\x18+ \x03(\v2#.provisionr.v1.PoolSpec.SysctlEntryBE\xbaHB\x9a\x01?\x10\xc8\x01\"\"r 2\x1e^[a-z][A-Za-z0-9_.*/-]{1,127}$*\x16r\x14\x18\xff\x012\x0f^[^\\x00-\\x1f]+$R\x06sysctl\x12?\n" +
+	"\amodules\x18, \x03(\v2\x1b.provisionr.v1.KernelModuleB\b\xbaH\x05\x92\x01\x02\x10dR\amodules\x12L\n" +
+	"\btimezone\x18- \x01(\tB0\xbaH-r+\x18@2'^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$R\btimezone\x123\n" +
+	"\x06locale\x18. \x01(\tB\x1b\xbaH\x18r\x16\x18@2\x12^[A-Za-z0-9_.@-]*$R\x06locale\x12'\n" +
+	"\x04swap\x18/ \x01(\v2\x13.provisionr.v1.SwapR\x04swap\x12E\n" +
+	"\vfilesystems\x180 \x03(\v2\x19.provisionr.v1.FilesystemB\b\xbaH\x05\x92\x01\x02\x10\x18R\vfilesystems\x129\n" +
+	"\n" +
+	"networking\x181 \x01(\v2\x19.provisionr.v1.NetworkingR\n" +
+	"networking\x12(\n" +
+	"\x03vpn\x182 \x01(\v2\x16.provisionr.v1.PoolVpnR\x03vpn\x124\n" +
+	"\tos_policy\x183 \x01(\v2\x17.provisionr.v1.OsPolicyR\bosPolicy\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vSysctlEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_min_size\"i\n" +
-	"\x0fOperatingSystem\x121\n" +
-	"\fdistribution\x18\x01 \x01(\tB\r\xbaH\n" +
-	"r\bR\x06debianR\fdistribution\x12#\n" +
+	"\t_min_size\"y\n" +
+	"\x0fOperatingSystem\x12A\n" +
+	"\fdistribution\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18R\x06debianR\x06ubuntuR\x06fedoraR\fdistribution\x12#\n" +
 	"\arelease\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x10R\arelease\"\xc6\x02\n" +
 	"\bHardware\x12\x1c\n" +
 	"\x04cpus\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x80\bR\x04cpus\x12)\n" +
@@ -1137,12 +1290,14 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\tmax_surge\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x01R\bmaxSurge\x88\x01\x01B\x12\n" +
 	"\x10_max_unavailableB\f\n" +
 	"\n" +
-	"_max_surge\":\n" +
+	"_max_surge\"n\n" +
 	"\fVerifyPolicy\x12*\n" +
 	"\n" +
 	"unprovable\x18\x01 \x03(\tB\n" +
-	"\xbaH\a\x92\x01\x04\x10 \x18\x01R\n" +
-	"unprovable\"n\n" +
+	"\xbaH\a\x92\x01\x04\x10@\x18\x01R\n" +
+	"unprovable\x122\n" +
+	"\bprofiles\x18\x02 \x03(\tB\x16\xbaH\x13\x92\x01\x10\x10\b\x18\x01\"\n" +
+	"r\bR\x06hadoopR\bprofiles\"n\n" +
 	"\n" +
 	"PoolStatus\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\rR\x05ready\x12\x1a\n" +
@@ -1162,7 +1317,7 @@ func file_provisionr_v1_pool_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_pool_proto_rawDescData
 }
 
-var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_provisionr_v1_pool_proto_goTypes = []any{
 	(*Pool)(nil),                // 0: provisionr.v1.Pool
 	(*PoolSpec)(nil),            // 1: provisionr.v1.PoolSpec
@@ -1176,45 +1331,65 @@ var file_provisionr_v1_pool_proto_goTypes = []any{
 	(*VerifyPolicy)(nil),        // 9: provisionr.v1.VerifyPolicy
 	(*PoolStatus)(nil),          // 10: provisionr.v1.PoolStatus
 	nil,                         // 11: provisionr.v1.PoolSpec.VariablesEntry
-	(*Metadata)(nil),            // 12: provisionr.v1.Metadata
-	(*Repository)(nil),          // 13: provisionr.v1.Repository
-	(*Package)(nil),             // 14: provisionr.v1.Package
-	(*File)(nil),                // 15: provisionr.v1.File
-	(*UserAccount)(nil),         // 16: provisionr.v1.UserAccount
-	(*Ntp)(nil),                 // 17: provisionr.v1.Ntp
-	(*Firewall)(nil),            // 18: provisionr.v1.Firewall
-	(*Service)(nil),             // 19: provisionr.v1.Service
-	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
+	nil,                         // 12: provisionr.v1.PoolSpec.SysctlEntry
+	(*Metadata)(nil),            // 13: provisionr.v1.Metadata
+	(*Repository)(nil),          // 14: provisionr.v1.Repository
+	(*Package)(nil),             // 15: provisionr.v1.Package
+	(*File)(nil),                // 16: provisionr.v1.File
+	(*UserAccount)(nil),         // 17: provisionr.v1.UserAccount
+	(*Ntp)(nil),                 // 18: provisionr.v1.Ntp
+	(*Firewall)(nil),            // 19: provisionr.v1.Firewall
+	(*Service)(nil),             // 20: provisionr.v1.Service
+	(*Download)(nil),            // 21: provisionr.v1.Download
+	(*Group)(nil),               // 22: provisionr.v1.Group
+	(*Ssh)(nil),                 // 23: provisionr.v1.Ssh
+	(*KernelModule)(nil),        // 24: provisionr.v1.KernelModule
+	(*Swap)(nil),                // 25: provisionr.v1.Swap
+	(*Filesystem)(nil),          // 26: provisionr.v1.Filesystem
+	(*Networking)(nil),          // 27: provisionr.v1.Networking
+	(*PoolVpn)(nil),             // 28: provisionr.v1.PoolVpn
+	(*OsPolicy)(nil),            // 29: provisionr.v1.OsPolicy
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
 }
 var file_provisionr_v1_pool_proto_depIdxs = []int32{
-	12, // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
+	13, // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Pool.spec:type_name -> provisionr.v1.PoolSpec
 	10, // 2: provisionr.v1.Pool.status:type_name -> provisionr.v1.PoolStatus
 	2,  // 3: provisionr.v1.PoolSpec.os:type_name -> provisionr.v1.OperatingSystem
 	3,  // 4: provisionr.v1.PoolSpec.hardware:type_name -> provisionr.v1.Hardware
 	5,  // 5: provisionr.v1.PoolSpec.image:type_name -> provisionr.v1.Image
 	6,  // 6: provisionr.v1.PoolSpec.placement:type_name -> provisionr.v1.Placement
-	13, // 7: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
-	14, // 8: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
-	15, // 9: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
-	16, // 10: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
-	17, // 11: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
-	18, // 12: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
-	19, // 13: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
+	14, // 7: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
+	15, // 8: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
+	16, // 9: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
+	17, // 10: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
+	18, // 11: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
+	19, // 12: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
+	20, // 13: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
 	11, // 14: provisionr.v1.PoolSpec.variables:type_name -> provisionr.v1.PoolSpec.VariablesEntry
 	7,  // 15: provisionr.v1.PoolSpec.spot:type_name -> provisionr.v1.Spot
 	8,  // 16: provisionr.v1.PoolSpec.safety:type_name -> provisionr.v1.Safety
 	9,  // 17: provisionr.v1.PoolSpec.verify:type_name -> provisionr.v1.VerifyPolicy
-	4,  // 18: provisionr.v1.Hardware.root_disk:type_name -> provisionr.v1.Disk
-	4,  // 19: provisionr.v1.Hardware.disks:type_name -> provisionr.v1.Disk
-	20, // 20: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
-	20, // 21: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
-	20, // 22: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	21, // 18: provisionr.v1.PoolSpec.downloads:type_name -> provisionr.v1.Download
+	22, // 19: provisionr.v1.PoolSpec.groups:type_name -> provisionr.v1.Group
+	23, // 20: provisionr.v1.PoolSpec.ssh:type_name -> provisionr.v1.Ssh
+	12, // 21: provisionr.v1.PoolSpec.sysctl:type_name -> provisionr.v1.PoolSpec.SysctlEntry
+	24, // 22: provisionr.v1.PoolSpec.modules:type_name -> provisionr.v1.KernelModule
+	25, // 23: provisionr.v1.PoolSpec.swap:type_name -> provisionr.v1.Swap
+	26, // 24: provisionr.v1.PoolSpec.filesystems:type_name -> provisionr.v1.Filesystem
+	27, // 25: provisionr.v1.PoolSpec.networking:type_name -> provisionr.v1.Networking
+	28, // 26: provisionr.v1.PoolSpec.vpn:type_name -> provisionr.v1.PoolVpn
+	29, // 27: provisionr.v1.PoolSpec.os_policy:type_name -> provisionr.v1.OsPolicy
+	4,  // 28: provisionr.v1.Hardware.root_disk:type_name -> provisionr.v1.Disk
+	4,  // 29: provisionr.v1.Hardware.disks:type_name -> provisionr.v1.Disk
+	30, // 30: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
+	30, // 31: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
+	30, // 32: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_pool_proto_init() }
@@ -1232,7 +1407,7 @@ func file_provisionr_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_pool_proto_rawDesc), len(file_provisionr_v1_pool_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

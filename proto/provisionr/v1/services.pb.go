@@ -25,6 +25,265 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type PlanMachinesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Objects as a manifest has them. None asks about the present state.
+	Objects []*Object `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	// Pool limits the answer to one pool. Default: the pools of objects, or all.
+	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Timeout bounds the wait for each machine. Default: 30s.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanMachinesRequest) Reset() {
+	*x = PlanMachinesRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanMachinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanMachinesRequest) ProtoMessage() {}
+
+func (x *PlanMachinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanMachinesRequest.ProtoReflect.Descriptor instead.
+func (*PlanMachinesRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PlanMachinesRequest) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *PlanMachinesRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *PlanMachinesRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type PlanMachinesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Machines []*MachinePlan         `protobuf:"bytes,1,rep,name=machines,proto3" json:"machines,omitempty"`
+	// Version at which the plan was made.
+	Version       *Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanMachinesResponse) Reset() {
+	*x = PlanMachinesResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanMachinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanMachinesResponse) ProtoMessage() {}
+
+func (x *PlanMachinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanMachinesResponse.ProtoReflect.Descriptor instead.
+func (*PlanMachinesResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PlanMachinesResponse) GetMachines() []*MachinePlan {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *PlanMachinesResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// MachinePlan is what would change on one machine.
+type MachinePlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Machine is the slot.
+	Machine   string          `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	Id        string          `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Resources []*ResourcePlan `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Checked is how many resources were compared.
+	Checked uint32 `protobuf:"varint,4,opt,name=checked,proto3" json:"checked,omitempty"`
+	// Error says why the machine could not be asked; empty if it could.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachinePlan) Reset() {
+	*x = MachinePlan{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachinePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachinePlan) ProtoMessage() {}
+
+func (x *MachinePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachinePlan.ProtoReflect.Descriptor instead.
+func (*MachinePlan) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MachinePlan) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *MachinePlan) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MachinePlan) GetResources() []*ResourcePlan {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *MachinePlan) GetChecked() uint32 {
+	if x != nil {
+		return x.Checked
+	}
+	return 0
+}
+
+func (x *MachinePlan) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type ResourcePlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource is kind/name, as file//etc/motd.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Diff is at most 4 KiB, secrets redacted.
+	Diff string `protobuf:"bytes,2,opt,name=diff,proto3" json:"diff,omitempty"`
+	// Error says why it could not be checked.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourcePlan) Reset() {
+	*x = ResourcePlan{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourcePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourcePlan) ProtoMessage() {}
+
+func (x *ResourcePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourcePlan.ProtoReflect.Descriptor instead.
+func (*ResourcePlan) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ResourcePlan) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ResourcePlan) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
+}
+
+func (x *ResourcePlan) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Objects       []*Object              `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
@@ -34,7 +293,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[0]
+	mi := &file_provisionr_v1_services_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +305,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[0]
+	mi := &file_provisionr_v1_services_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +318,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{0}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PlanRequest) GetObjects() []*Object {
@@ -80,7 +339,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[1]
+	mi := &file_provisionr_v1_services_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -92,7 +351,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[1]
+	mi := &file_provisionr_v1_services_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -105,7 +364,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{1}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PlanResponse) GetChanges() []*Change {
@@ -145,7 +404,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[2]
+	mi := &file_provisionr_v1_services_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -157,7 +416,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[2]
+	mi := &file_provisionr_v1_services_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -170,7 +429,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{2}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Change) GetAction() string {
@@ -241,7 +500,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[3]
+	mi := &file_provisionr_v1_services_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +512,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[3]
+	mi := &file_provisionr_v1_services_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +525,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -301,7 +560,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[4]
+	mi := &file_provisionr_v1_services_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +572,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[4]
+	mi := &file_provisionr_v1_services_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +585,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -353,7 +612,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[5]
+	mi := &file_provisionr_v1_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +624,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[5]
+	mi := &file_provisionr_v1_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +637,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -408,7 +667,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[6]
+	mi := &file_provisionr_v1_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +679,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[6]
+	mi := &file_provisionr_v1_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +692,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListPoolsRequest) GetConsistency() Consistency {
@@ -467,7 +726,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[7]
+	mi := &file_provisionr_v1_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +738,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[7]
+	mi := &file_provisionr_v1_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +751,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -521,7 +780,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[8]
+	mi := &file_provisionr_v1_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +792,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[8]
+	mi := &file_provisionr_v1_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +805,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{8}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPoolRequest) GetName() string {
@@ -587,7 +846,7 @@ type DeletePoolRequest struct {
 
 func (x *DeletePoolRequest) Reset() {
 	*x = DeletePoolRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[9]
+	mi := &file_provisionr_v1_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +858,7 @@ func (x *DeletePoolRequest) String() string {
 func (*DeletePoolRequest) ProtoMessage() {}
 
 func (x *DeletePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[9]
+	mi := &file_provisionr_v1_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +871,7 @@ func (x *DeletePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePoolRequest.ProtoReflect.Descriptor instead.
 func (*DeletePoolRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{9}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeletePoolRequest) GetName() string {
@@ -640,7 +899,7 @@ type ScalePoolRequest struct {
 
 func (x *ScalePoolRequest) Reset() {
 	*x = ScalePoolRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[10]
+	mi := &file_provisionr_v1_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +911,7 @@ func (x *ScalePoolRequest) String() string {
 func (*ScalePoolRequest) ProtoMessage() {}
 
 func (x *ScalePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[10]
+	mi := &file_provisionr_v1_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +924,7 @@ func (x *ScalePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScalePoolRequest.ProtoReflect.Descriptor instead.
 func (*ScalePoolRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{10}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScalePoolRequest) GetName() string {
@@ -699,7 +958,7 @@ type WriteResponse struct {
 
 func (x *WriteResponse) Reset() {
 	*x = WriteResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[11]
+	mi := &file_provisionr_v1_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +970,7 @@ func (x *WriteResponse) String() string {
 func (*WriteResponse) ProtoMessage() {}
 
 func (x *WriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[11]
+	mi := &file_provisionr_v1_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +983,7 @@ func (x *WriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
 func (*WriteResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{11}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WriteResponse) GetVersion() *Version {
@@ -744,7 +1003,7 @@ type ListProofsRequest struct {
 
 func (x *ListProofsRequest) Reset() {
 	*x = ListProofsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[12]
+	mi := &file_provisionr_v1_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +1015,7 @@ func (x *ListProofsRequest) String() string {
 func (*ListProofsRequest) ProtoMessage() {}
 
 func (x *ListProofsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[12]
+	mi := &file_provisionr_v1_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +1028,7 @@ func (x *ListProofsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProofsRequest.ProtoReflect.Descriptor instead.
 func (*ListProofsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{12}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListProofsRequest) GetPool() string {
@@ -797,7 +1056,7 @@ type VerifyPoolRequest struct {
 
 func (x *VerifyPoolRequest) Reset() {
 	*x = VerifyPoolRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[13]
+	mi := &file_provisionr_v1_services_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1068,7 @@ func (x *VerifyPoolRequest) String() string {
 func (*VerifyPoolRequest) ProtoMessage() {}
 
 func (x *VerifyPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[13]
+	mi := &file_provisionr_v1_services_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1081,7 @@ func (x *VerifyPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyPoolRequest.ProtoReflect.Descriptor instead.
 func (*VerifyPoolRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{13}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VerifyPoolRequest) GetPool() string {
@@ -850,7 +1109,7 @@ type ListProofsResponse struct {
 
 func (x *ListProofsResponse) Reset() {
 	*x = ListProofsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[14]
+	mi := &file_provisionr_v1_services_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1121,7 @@ func (x *ListProofsResponse) String() string {
 func (*ListProofsResponse) ProtoMessage() {}
 
 func (x *ListProofsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[14]
+	mi := &file_provisionr_v1_services_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1134,7 @@ func (x *ListProofsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProofsResponse.ProtoReflect.Descriptor instead.
 func (*ListProofsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{14}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListProofsResponse) GetProofs() []*Proof {
@@ -899,6 +1158,191 @@ func (x *ListProofsResponse) GetVersion() *Version {
 	return nil
 }
 
+type UpgradeAgentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Selector is a machine (id, slot or FQDN), a pool as pool/NAME, or all.
+	Selector string `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Timeout for each machine to come back. Default: 180s.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeAgentsRequest) Reset() {
+	*x = UpgradeAgentsRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeAgentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeAgentsRequest) ProtoMessage() {}
+
+func (x *UpgradeAgentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeAgentsRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeAgentsRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UpgradeAgentsRequest) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *UpgradeAgentsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type UpgradeAgentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Machine is the slot.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// Version that the agent has now.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// State is upgraded, current (it had it already) or failed.
+	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeAgentsResponse) Reset() {
+	*x = UpgradeAgentsResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeAgentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeAgentsResponse) ProtoMessage() {}
+
+func (x *UpgradeAgentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeAgentsResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeAgentsResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UpgradeAgentsResponse) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *UpgradeAgentsResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpgradeAgentsResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *UpgradeAgentsResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type RebootMachineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebootMachineRequest) Reset() {
+	*x = RebootMachineRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebootMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebootMachineRequest) ProtoMessage() {}
+
+func (x *RebootMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebootMachineRequest.ProtoReflect.Descriptor instead.
+func (*RebootMachineRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RebootMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RebootMachineRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RebootMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 type AdoptMachineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name is a slot of a pool of the provider static, as db-1, or a machine's id.
@@ -912,7 +1356,7 @@ type AdoptMachineRequest struct {
 
 func (x *AdoptMachineRequest) Reset() {
 	*x = AdoptMachineRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	mi := &file_provisionr_v1_services_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1368,7 @@ func (x *AdoptMachineRequest) String() string {
 func (*AdoptMachineRequest) ProtoMessage() {}
 
 func (x *AdoptMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[15]
+	mi := &file_provisionr_v1_services_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1381,7 @@ func (x *AdoptMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptMachineRequest.ProtoReflect.Descriptor instead.
 func (*AdoptMachineRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{15}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AdoptMachineRequest) GetName() string {
@@ -972,7 +1416,7 @@ type AdoptMachineResponse struct {
 
 func (x *AdoptMachineResponse) Reset() {
 	*x = AdoptMachineResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	mi := &file_provisionr_v1_services_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1428,7 @@ func (x *AdoptMachineResponse) String() string {
 func (*AdoptMachineResponse) ProtoMessage() {}
 
 func (x *AdoptMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[16]
+	mi := &file_provisionr_v1_services_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1441,7 @@ func (x *AdoptMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptMachineResponse.ProtoReflect.Descriptor instead.
 func (*AdoptMachineResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{16}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdoptMachineResponse) GetCommand() string {
@@ -1029,7 +1473,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[17]
+	mi := &file_provisionr_v1_services_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1485,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[17]
+	mi := &file_provisionr_v1_services_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1498,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{17}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMachinesRequest) GetPool() string {
@@ -1102,7 +1546,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[18]
+	mi := &file_provisionr_v1_services_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1558,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[18]
+	mi := &file_provisionr_v1_services_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1571,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{18}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1154,7 +1598,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	mi := &file_provisionr_v1_services_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1610,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[19]
+	mi := &file_provisionr_v1_services_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1623,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{19}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetMachineRequest) GetName() string {
@@ -1206,7 +1650,7 @@ type DeleteMachineRequest struct {
 
 func (x *DeleteMachineRequest) Reset() {
 	*x = DeleteMachineRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	mi := &file_provisionr_v1_services_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1662,7 @@ func (x *DeleteMachineRequest) String() string {
 func (*DeleteMachineRequest) ProtoMessage() {}
 
 func (x *DeleteMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[20]
+	mi := &file_provisionr_v1_services_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1675,7 @@ func (x *DeleteMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMachineRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMachineRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{20}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteMachineRequest) GetName() string {
@@ -1264,7 +1708,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	mi := &file_provisionr_v1_services_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1720,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[21]
+	mi := &file_provisionr_v1_services_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1733,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{21}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExecRequest) GetSelector() string {
@@ -1337,7 +1781,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[22]
+	mi := &file_provisionr_v1_services_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1793,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[22]
+	mi := &file_provisionr_v1_services_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1806,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{22}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExecResponse) GetMachine() string {
@@ -1454,7 +1898,7 @@ type GetConsoleRequest struct {
 
 func (x *GetConsoleRequest) Reset() {
 	*x = GetConsoleRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[23]
+	mi := &file_provisionr_v1_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1910,7 @@ func (x *GetConsoleRequest) String() string {
 func (*GetConsoleRequest) ProtoMessage() {}
 
 func (x *GetConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[23]
+	mi := &file_provisionr_v1_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1923,7 @@ func (x *GetConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsoleRequest.ProtoReflect.Descriptor instead.
 func (*GetConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{23}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetConsoleRequest) GetName() string {
@@ -1498,7 +1942,7 @@ type GetConsoleResponse struct {
 
 func (x *GetConsoleResponse) Reset() {
 	*x = GetConsoleResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[24]
+	mi := &file_provisionr_v1_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1954,7 @@ func (x *GetConsoleResponse) String() string {
 func (*GetConsoleResponse) ProtoMessage() {}
 
 func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[24]
+	mi := &file_provisionr_v1_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1967,7 @@ func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsoleResponse.ProtoReflect.Descriptor instead.
 func (*GetConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{24}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetConsoleResponse) GetConsole() string {
@@ -1542,7 +1986,7 @@ type AuditProviderRequest struct {
 
 func (x *AuditProviderRequest) Reset() {
 	*x = AuditProviderRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1998,7 @@ func (x *AuditProviderRequest) String() string {
 func (*AuditProviderRequest) ProtoMessage() {}
 
 func (x *AuditProviderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[25]
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +2011,7 @@ func (x *AuditProviderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditProviderRequest.ProtoReflect.Descriptor instead.
 func (*AuditProviderRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{25}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuditProviderRequest) GetName() string {
@@ -1587,7 +2031,7 @@ type AuditProviderResponse struct {
 
 func (x *AuditProviderResponse) Reset() {
 	*x = AuditProviderResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2043,7 @@ func (x *AuditProviderResponse) String() string {
 func (*AuditProviderResponse) ProtoMessage() {}
 
 func (x *AuditProviderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[26]
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2056,7 @@ func (x *AuditProviderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditProviderResponse.ProtoReflect.Descriptor instead.
 func (*AuditProviderResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{26}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuditProviderResponse) GetEntries() []*AuditEntry {
@@ -1649,7 +2093,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +2105,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[27]
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +2118,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{27}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AuditEntry) GetMachine() string {
@@ -1735,7 +2179,7 @@ type ListInfraRequest struct {
 
 func (x *ListInfraRequest) Reset() {
 	*x = ListInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[28]
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2191,7 @@ func (x *ListInfraRequest) String() string {
 func (*ListInfraRequest) ProtoMessage() {}
 
 func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[28]
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2204,7 @@ func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfraRequest.ProtoReflect.Descriptor instead.
 func (*ListInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{28}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListInfraRequest) GetConsistency() Consistency {
@@ -1780,7 +2224,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[29]
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2236,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[29]
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2249,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{29}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -1832,7 +2276,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[30]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2288,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[30]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2301,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{30}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -1884,7 +2328,7 @@ type ListProvidersResponse struct {
 
 func (x *ListProvidersResponse) Reset() {
 	*x = ListProvidersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[31]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2340,7 @@ func (x *ListProvidersResponse) String() string {
 func (*ListProvidersResponse) ProtoMessage() {}
 
 func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[31]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2353,7 @@ func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{31}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListProvidersResponse) GetProviders() []*Provider {
@@ -1937,7 +2381,7 @@ type DeleteInfraRequest struct {
 
 func (x *DeleteInfraRequest) Reset() {
 	*x = DeleteInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2393,7 @@ func (x *DeleteInfraRequest) String() string {
 func (*DeleteInfraRequest) ProtoMessage() {}
 
 func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2406,7 @@ func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInfraRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteInfraRequest) GetKind() string {
@@ -1997,7 +2441,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2453,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2466,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListRecordsRequest) GetConsistency() Consistency {
@@ -2049,7 +2493,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2505,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2518,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*Record {
@@ -2105,7 +2549,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2561,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2574,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Record) GetName() string {
@@ -2168,6 +2612,521 @@ func (x *Record) GetZone() string {
 	return ""
 }
 
+type ListVpnsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vpns          []*Vpn                 `protobuf:"bytes,1,rep,name=vpns,proto3" json:"vpns,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVpnsResponse) Reset() {
+	*x = ListVpnsResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVpnsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVpnsResponse) ProtoMessage() {}
+
+func (x *ListVpnsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVpnsResponse.ProtoReflect.Descriptor instead.
+func (*ListVpnsResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListVpnsResponse) GetVpns() []*Vpn {
+	if x != nil {
+		return x.Vpns
+	}
+	return nil
+}
+
+func (x *ListVpnsResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+type ListVpnPeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vpn           string                 `protobuf:"bytes,1,opt,name=vpn,proto3" json:"vpn,omitempty"`
+	Consistency   Consistency            `protobuf:"varint,2,opt,name=consistency,proto3,enum=provisionr.v1.Consistency" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVpnPeersRequest) Reset() {
+	*x = ListVpnPeersRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVpnPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVpnPeersRequest) ProtoMessage() {}
+
+func (x *ListVpnPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVpnPeersRequest.ProtoReflect.Descriptor instead.
+func (*ListVpnPeersRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListVpnPeersRequest) GetVpn() string {
+	if x != nil {
+		return x.Vpn
+	}
+	return ""
+}
+
+func (x *ListVpnPeersRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+type ListVpnPeersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*VpnPeer             `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVpnPeersResponse) Reset() {
+	*x = ListVpnPeersResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVpnPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVpnPeersResponse) ProtoMessage() {}
+
+func (x *ListVpnPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVpnPeersResponse.ProtoReflect.Descriptor instead.
+func (*ListVpnPeersResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListVpnPeersResponse) GetPeers() []*VpnPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *ListVpnPeersResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+type GetVpnPeerConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVpnPeerConfigRequest) Reset() {
+	*x = GetVpnPeerConfigRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVpnPeerConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVpnPeerConfigRequest) ProtoMessage() {}
+
+func (x *GetVpnPeerConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVpnPeerConfigRequest.ProtoReflect.Descriptor instead.
+func (*GetVpnPeerConfigRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *GetVpnPeerConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetVpnPeerConfigResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Config with the line "PrivateKey = " left empty.
+	Config        string `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVpnPeerConfigResponse) Reset() {
+	*x = GetVpnPeerConfigResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVpnPeerConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVpnPeerConfigResponse) ProtoMessage() {}
+
+func (x *GetVpnPeerConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVpnPeerConfigResponse.ProtoReflect.Descriptor instead.
+func (*GetVpnPeerConfigResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GetVpnPeerConfigResponse) GetConfig() string {
+	if x != nil {
+		return x.Config
+	}
+	return ""
+}
+
+type ListSecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Consistency   Consistency            `protobuf:"varint,1,opt,name=consistency,proto3,enum=provisionr.v1.Consistency" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSecretsRequest) Reset() {
+	*x = ListSecretsRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSecretsRequest) ProtoMessage() {}
+
+func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
+func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ListSecretsRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+type ListSecretsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       []*SecretInfo          `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSecretsResponse) Reset() {
+	*x = ListSecretsResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSecretsResponse) ProtoMessage() {}
+
+func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
+func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListSecretsResponse) GetSecrets() []*SecretInfo {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *ListSecretsResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// SecretInfo is what may be known of a secret.
+type SecretInfo struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Metadata *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Pools that refer to it.
+	Pools         []string `protobuf:"bytes,3,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretInfo) Reset() {
+	*x = SecretInfo{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretInfo) ProtoMessage() {}
+
+func (x *SecretInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretInfo.ProtoReflect.Descriptor instead.
+func (*SecretInfo) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SecretInfo) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *SecretInfo) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SecretInfo) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+type PutSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSecretRequest) Reset() {
+	*x = PutSecretRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSecretRequest) ProtoMessage() {}
+
+func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
+func (*PutSecretRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *PutSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutSecretRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *PutSecretRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DeleteSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSecretRequest) Reset() {
+	*x = DeleteSecretRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSecretRequest) ProtoMessage() {}
+
+func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DeleteSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteSecretRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pool  string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
@@ -2183,7 +3142,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +3154,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +3167,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -2249,7 +3208,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +3220,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +3233,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -2302,7 +3261,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +3273,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +3286,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -2359,7 +3318,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +3330,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +3343,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WatchResponse) GetDelta() isWatchResponse_Delta {
@@ -2472,7 +3431,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +3443,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +3456,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Removed) GetKind() string {
@@ -2523,7 +3482,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +3494,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +3507,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetClusterRequest) GetConsistency() Consistency {
@@ -2572,7 +3531,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +3543,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +3556,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -2643,7 +3602,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +3614,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +3627,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{60}
 }
 
 type ListMembersResponse struct {
@@ -2680,7 +3639,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +3651,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +3664,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListMembersResponse) GetMembers() []*MemberStatus {
@@ -2723,7 +3682,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3694,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3707,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{62}
 }
 
 type CreateJoinTokenResponse struct {
@@ -2761,7 +3720,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3732,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3745,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2812,7 +3771,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3783,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3796,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RemoveMemberRequest) GetName() string {
@@ -2855,7 +3814,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2867,7 +3826,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2880,7 +3839,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{65}
 }
 
 type SnapshotChunk struct {
@@ -2892,7 +3851,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3863,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,12 +3876,216 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+type SignSshKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PublicKey in the form of authorized_keys(5).
+	PublicKey string `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Ttl of the certificate. Default 1h, at most 24h.
+	Ttl           *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignSshKeyRequest) Reset() {
+	*x = SignSshKeyRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignSshKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignSshKeyRequest) ProtoMessage() {}
+
+func (x *SignSshKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignSshKeyRequest.ProtoReflect.Descriptor instead.
+func (*SignSshKeyRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *SignSshKeyRequest) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *SignSshKeyRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type SignSshKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Certificate in the form of a file named ...-cert.pub.
+	Certificate   string                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Principals    []string               `protobuf:"bytes,2,rep,name=principals,proto3" json:"principals,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignSshKeyResponse) Reset() {
+	*x = SignSshKeyResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignSshKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignSshKeyResponse) ProtoMessage() {}
+
+func (x *SignSshKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignSshKeyResponse.ProtoReflect.Descriptor instead.
+func (*SignSshKeyResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *SignSshKeyResponse) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *SignSshKeyResponse) GetPrincipals() []string {
+	if x != nil {
+		return x.Principals
+	}
+	return nil
+}
+
+func (x *SignSshKeyResponse) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+type GetSshAuthoritiesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSshAuthoritiesRequest) Reset() {
+	*x = GetSshAuthoritiesRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSshAuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSshAuthoritiesRequest) ProtoMessage() {}
+
+func (x *GetSshAuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSshAuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*GetSshAuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{69}
+}
+
+type GetSshAuthoritiesResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	PublicKeys []string               `protobuf:"bytes,1,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	// Domains of the machines that have certificates.
+	Domains       []string `protobuf:"bytes,2,rep,name=domains,proto3" json:"domains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSshAuthoritiesResponse) Reset() {
+	*x = GetSshAuthoritiesResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSshAuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSshAuthoritiesResponse) ProtoMessage() {}
+
+func (x *GetSshAuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSshAuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*GetSshAuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *GetSshAuthoritiesResponse) GetPublicKeys() []string {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
+func (x *GetSshAuthoritiesResponse) GetDomains() []string {
+	if x != nil {
+		return x.Domains
 	}
 	return nil
 }
@@ -2935,7 +4098,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +4110,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +4123,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{71}
 }
 
 type ListUsersResponse struct {
@@ -2972,7 +4135,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +4147,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +4160,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -3016,7 +4179,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +4191,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +4204,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -3064,7 +4227,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +4239,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +4252,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *IssueCertificateRequest) GetUser() string {
@@ -3123,7 +4286,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +4298,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +4311,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() string {
@@ -3166,7 +4329,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[55]
+	mi := &file_provisionr_v1_services_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +4341,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[55]
+	mi := &file_provisionr_v1_services_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +4354,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{55}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{76}
 }
 
 type ListTokensResponse struct {
@@ -3203,7 +4366,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[56]
+	mi := &file_provisionr_v1_services_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +4378,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[56]
+	mi := &file_provisionr_v1_services_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +4391,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{56}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3254,7 +4417,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[57]
+	mi := &file_provisionr_v1_services_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +4429,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[57]
+	mi := &file_provisionr_v1_services_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +4442,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{57}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -3319,7 +4482,7 @@ type DeleteTokenRequest struct {
 
 func (x *DeleteTokenRequest) Reset() {
 	*x = DeleteTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[58]
+	mi := &file_provisionr_v1_services_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +4494,7 @@ func (x *DeleteTokenRequest) String() string {
 func (*DeleteTokenRequest) ProtoMessage() {}
 
 func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[58]
+	mi := &file_provisionr_v1_services_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +4507,7 @@ func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{58}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DeleteTokenRequest) GetName() string {
@@ -3365,7 +4528,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[59]
+	mi := &file_provisionr_v1_services_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +4540,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[59]
+	mi := &file_provisionr_v1_services_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +4553,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{59}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -3411,7 +4574,24 @@ var File_provisionr_v1_services_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\n" +
-	"\x1cprovisionr/v1/services.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1aprovisionr/v1/object.proto\x1a\x18provisionr/v1/pool.proto\"K\n" +
+	"\x1cprovisionr/v1/services.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1aprovisionr/v1/object.proto\x1a\x18provisionr/v1/pool.proto\x1a\x17provisionr/v1/vpn.proto\"\x9a\x01\n" +
+	"\x13PlanMachinesRequest\x12:\n" +
+	"\aobjects\x18\x01 \x03(\v2\x15.provisionr.v1.ObjectB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aobjects\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x01\n" +
+	"\x14PlanMachinesResponse\x126\n" +
+	"\bmachines\x18\x01 \x03(\v2\x1a.provisionr.v1.MachinePlanR\bmachines\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xa2\x01\n" +
+	"\vMachinePlan\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x129\n" +
+	"\tresources\x18\x03 \x03(\v2\x1b.provisionr.v1.ResourcePlanR\tresources\x12\x18\n" +
+	"\achecked\x18\x04 \x01(\rR\achecked\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"T\n" +
+	"\fResourcePlan\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04diff\x18\x02 \x01(\tR\x04diff\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"K\n" +
 	"\vPlanRequest\x12<\n" +
 	"\aobjects\x18\x01 \x03(\v2\x15.provisionr.v1.ObjectB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\aobjects\"q\n" +
 	"\fPlanResponse\x12/\n" +
@@ -3469,7 +4649,21 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x12ListProofsResponse\x12,\n" +
 	"\x06proofs\x18\x01 \x03(\v2\x14.provisionr.v1.ProofR\x06proofs\x122\n" +
 	"\bmachines\x18\x02 \x03(\v2\x16.provisionr.v1.MachineR\bmachines\x120\n" +
-	"\aversion\x18\x03 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"n\n" +
+	"\aversion\x18\x03 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"s\n" +
+	"\x14UpgradeAgentsRequest\x12&\n" +
+	"\bselector\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\bselector\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"w\n" +
+	"\x15UpgradeAgentsResponse\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"k\n" +
+	"\x14RebootMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"n\n" +
 	"\x13AdoptMachineRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
 	"\aaddress\x18\x02 \x01(\tB\n" +
@@ -3554,7 +4748,39 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\rR\x03ttl\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\tR\x04data\x12\x12\n" +
-	"\x04zone\x18\x05 \x01(\tR\x04zone\"m\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"l\n" +
+	"\x10ListVpnsResponse\x12&\n" +
+	"\x04vpns\x18\x01 \x03(\v2\x12.provisionr.v1.VpnR\x04vpns\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"e\n" +
+	"\x13ListVpnPeersRequest\x12\x10\n" +
+	"\x03vpn\x18\x01 \x01(\tR\x03vpn\x12<\n" +
+	"\vconsistency\x18\x02 \x01(\x0e2\x1a.provisionr.v1.ConsistencyR\vconsistency\"v\n" +
+	"\x14ListVpnPeersResponse\x12,\n" +
+	"\x05peers\x18\x01 \x03(\v2\x16.provisionr.v1.VpnPeerR\x05peers\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"-\n" +
+	"\x17GetVpnPeerConfigRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"2\n" +
+	"\x18GetVpnPeerConfigResponse\x12\x16\n" +
+	"\x06config\x18\x01 \x01(\tR\x06config\"R\n" +
+	"\x12ListSecretsRequest\x12<\n" +
+	"\vconsistency\x18\x01 \x01(\x0e2\x1a.provisionr.v1.ConsistencyR\vconsistency\"|\n" +
+	"\x13ListSecretsResponse\x123\n" +
+	"\asecrets\x18\x01 \x03(\v2\x19.provisionr.v1.SecretInfoR\asecrets\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"s\n" +
+	"\n" +
+	"SecretInfo\x123\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x17.provisionr.v1.MetadataR\bmetadata\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05pools\x18\x03 \x03(\tR\x05pools\"\x93\x01\n" +
+	"\x10PutSecretRequest\x12?\n" +
+	"\x04name\x18\x01 \x01(\tB+\xbaH(\xc8\x01\x01r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12\x1f\n" +
+	"\x05value\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05value\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"H\n" +
+	"\x13DeleteSecretRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"m\n" +
 	"\x11ListEventsRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x14\n" +
@@ -3594,7 +4820,22 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
 	"\x13SaveSnapshotRequest\"#\n" +
 	"\rSnapshotChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"l\n" +
+	"\x11SignSshKeyRequest\x12*\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x01R\tpublicKey\x12+\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\x8c\x01\n" +
+	"\x12SignSshKeyResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12\x1e\n" +
+	"\n" +
+	"principals\x18\x02 \x03(\tR\n" +
+	"principals\x124\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x1a\n" +
+	"\x18GetSshAuthoritiesRequest\"V\n" +
+	"\x19GetSshAuthoritiesResponse\x12\x1f\n" +
+	"\vpublic_keys\x18\x01 \x03(\tR\n" +
+	"publicKeys\x12\x18\n" +
+	"\adomains\x18\x02 \x03(\tR\adomains\"\x12\n" +
 	"\x10ListUsersRequest\">\n" +
 	"\x11ListUsersResponse\x12)\n" +
 	"\x05users\x18\x01 \x03(\v2\x13.provisionr.v1.UserR\x05users\"'\n" +
@@ -3619,10 +4860,11 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"Y\n" +
 	"\x13CreateTokenResponse\x12*\n" +
 	"\x05token\x18\x01 \x01(\v2\x14.provisionr.v1.TokenR\x05token\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret2\xc9\x01\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret2\xc4\x02\n" +
 	"\x0fManifestService\x12X\n" +
 	"\x04Plan\x12\x1a.provisionr.v1.PlanRequest\x1a\x1b.provisionr.v1.PlanResponse\"\x17\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/plan\x12\\\n" +
-	"\x05Apply\x12\x1b.provisionr.v1.ApplyRequest\x1a\x1c.provisionr.v1.ApplyResponse\"\x18\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/apply2\xa3\x05\n" +
+	"\x05Apply\x12\x1b.provisionr.v1.ApplyRequest\x1a\x1c.provisionr.v1.ApplyResponse\"\x18\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/apply\x12y\n" +
+	"\fPlanMachines\x12\".provisionr.v1.PlanMachinesRequest\x1a#.provisionr.v1.PlanMachinesResponse\" \xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/plan:machines2\xa3\x05\n" +
 	"\vPoolService\x12e\n" +
 	"\tListPools\x12\x1f.provisionr.v1.ListPoolsRequest\x1a .provisionr.v1.ListPoolsResponse\"\x15\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/pools\x12[\n" +
 	"\aGetPool\x12\x1d.provisionr.v1.GetPoolRequest\x1a\x13.provisionr.v1.Pool\"\x1c\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/pools/{name}\x12j\n" +
@@ -3632,14 +4874,16 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\n" +
 	"ListProofs\x12 .provisionr.v1.ListProofsRequest\x1a!.provisionr.v1.ListProofsResponse\"#\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/pools/{pool}/proofs\x12y\n" +
 	"\n" +
-	"VerifyPool\x12 .provisionr.v1.VerifyPoolRequest\x1a!.provisionr.v1.ListProofsResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/pools/{pool}:verify2\xc6\x05\n" +
+	"VerifyPool\x12 .provisionr.v1.VerifyPoolRequest\x1a!.provisionr.v1.ListProofsResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/pools/{pool}:verify2\xcf\a\n" +
 	"\x0eMachineService\x12q\n" +
 	"\fListMachines\x12\".provisionr.v1.ListMachinesRequest\x1a#.provisionr.v1.ListMachinesResponse\"\x18\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/machines\x12g\n" +
 	"\n" +
 	"GetMachine\x12 .provisionr.v1.GetMachineRequest\x1a\x16.provisionr.v1.Machine\"\x1f\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/machines/{name}\x12s\n" +
 	"\rDeleteMachine\x12#.provisionr.v1.DeleteMachineRequest\x1a\x1c.provisionr.v1.WriteResponse\"\x1f\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x15*\x13/v1/machines/{name}\x12c\n" +
 	"\x04Exec\x12\x1a.provisionr.v1.ExecRequest\x1a\x1b.provisionr.v1.ExecResponse\" \xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/machines:exec0\x01\x12\x81\x01\n" +
-	"\fAdoptMachine\x12\".provisionr.v1.AdoptMachineRequest\x1a#.provisionr.v1.AdoptMachineResponse\"(\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/machines/{name}:adopt\x12z\n" +
+	"\fAdoptMachine\x12\".provisionr.v1.AdoptMachineRequest\x1a#.provisionr.v1.AdoptMachineResponse\"(\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/machines/{name}:adopt\x12\x87\x01\n" +
+	"\rUpgradeAgents\x12#.provisionr.v1.UpgradeAgentsRequest\x1a$.provisionr.v1.UpgradeAgentsResponse\")\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/machines:upgradeAgents0\x01\x12}\n" +
+	"\rRebootMachine\x12#.provisionr.v1.RebootMachineRequest\x1a\x1c.provisionr.v1.WriteResponse\")\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/machines/{name}:reboot\x12z\n" +
 	"\n" +
 	"GetConsole\x12 .provisionr.v1.GetConsoleRequest\x1a!.provisionr.v1.GetConsoleResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/machines/{name}/console2\x83\x06\n" +
 	"\fInfraService\x12e\n" +
@@ -3648,7 +4892,18 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\rListProviders\x12\x1f.provisionr.v1.ListInfraRequest\x1a$.provisionr.v1.ListProvidersResponse\"\x19\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providers\x12\xb0\x01\n" +
 	"\vDeleteInfra\x12!.provisionr.v1.DeleteInfraRequest\x1a\x1c.provisionr.v1.WriteResponse\"`\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02VZ\x1c*\x1a/v1/{kind=networks}/{name}Z\x1d*\x1b/v1/{kind=providers}/{name}*\x17/v1/{kind=zones}/{name}\x12\x82\x01\n" +
 	"\rAuditProvider\x12#.provisionr.v1.AuditProviderRequest\x1a$.provisionr.v1.AuditProviderResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/providers/{name}:audit\x12q\n" +
-	"\vListRecords\x12!.provisionr.v1.ListRecordsRequest\x1a\".provisionr.v1.ListRecordsResponse\"\x1b\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/dns/records2\xe0\x01\n" +
+	"\vListRecords\x12!.provisionr.v1.ListRecordsRequest\x1a\".provisionr.v1.ListRecordsResponse\"\x1b\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/dns/records2\x85\x04\n" +
+	"\n" +
+	"VpnService\x12b\n" +
+	"\bListVpns\x12\x1f.provisionr.v1.ListInfraRequest\x1a\x1f.provisionr.v1.ListVpnsResponse\"\x14\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\n" +
+	"\x12\b/v1/vpns\x12r\n" +
+	"\fListVpnPeers\x12\".provisionr.v1.ListVpnPeersRequest\x1a#.provisionr.v1.ListVpnPeersResponse\"\x19\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vpn-peers\x12\x8c\x01\n" +
+	"\x10GetVpnPeerConfig\x12&.provisionr.v1.GetVpnPeerConfigRequest\x1a'.provisionr.v1.GetVpnPeerConfigResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/vpn-peers/{name}/config\x12\x8f\x01\n" +
+	"\tDeleteVpn\x12!.provisionr.v1.DeleteInfraRequest\x1a\x1c.provisionr.v1.WriteResponse\"A\xa8\xed\x18\x02\x82\xd3\xe4\x93\x027Z\x1d*\x1b/v1/{kind=vpn-peers}/{name}*\x16/v1/{kind=vpns}/{name}2\xdf\x02\n" +
+	"\rSecretService\x12m\n" +
+	"\vListSecrets\x12!.provisionr.v1.ListSecretsRequest\x1a\".provisionr.v1.ListSecretsResponse\"\x17\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/secrets\x12m\n" +
+	"\tPutSecret\x12\x1f.provisionr.v1.PutSecretRequest\x1a\x1c.provisionr.v1.WriteResponse\"!\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/secrets/{name}\x12p\n" +
+	"\fDeleteSecret\x12\".provisionr.v1.DeleteSecretRequest\x1a\x1c.provisionr.v1.WriteResponse\"\x1e\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x14*\x12/v1/secrets/{name}2\xe0\x01\n" +
 	"\fEventService\x12i\n" +
 	"\n" +
 	"ListEvents\x12 .provisionr.v1.ListEventsRequest\x1a!.provisionr.v1.ListEventsResponse\"\x16\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -3663,12 +4918,15 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x0fCreateJoinToken\x12%.provisionr.v1.CreateJoinTokenRequest\x1a&.provisionr.v1.CreateJoinTokenResponse\"&\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/cluster/join-tokens\x12x\n" +
 	"\fRemoveMember\x12\".provisionr.v1.RemoveMemberRequest\x1a\x1c.provisionr.v1.WriteResponse\"&\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1c*\x1a/v1/cluster/members/{name}\x12X\n" +
 	"\fSaveSnapshot\x12\".provisionr.v1.SaveSnapshotRequest\x1a\x1c.provisionr.v1.SnapshotChunk\"\x04\xa8\xed\x18\x030\x01\x12U\n" +
-	"\x0fRestoreSnapshot\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse\"\x04\xa8\xed\x18\x03(\x012\xc1\x05\n" +
+	"\x0fRestoreSnapshot\x12\x1c.provisionr.v1.SnapshotChunk\x1a\x1c.provisionr.v1.WriteResponse\"\x04\xa8\xed\x18\x03(\x012\xbb\a\n" +
 	"\rAccessService\x12e\n" +
 	"\tListUsers\x12\x1f.provisionr.v1.ListUsersRequest\x1a .provisionr.v1.ListUsersResponse\"\x15\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12j\n" +
 	"\n" +
 	"DeleteUser\x12 .provisionr.v1.DeleteUserRequest\x1a\x1c.provisionr.v1.WriteResponse\"\x1c\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x12*\x10/v1/users/{name}\x12\x91\x01\n" +
-	"\x10IssueCertificate\x12&.provisionr.v1.IssueCertificateRequest\x1a'.provisionr.v1.IssueCertificateResponse\",\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/users/{user}/certificates\x12i\n" +
+	"\x10IssueCertificate\x12&.provisionr.v1.IssueCertificateRequest\x1a'.provisionr.v1.IssueCertificateResponse\",\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/users/{user}/certificates\x12n\n" +
+	"\n" +
+	"SignSshKey\x12 .provisionr.v1.SignSshKeyRequest\x1a!.provisionr.v1.SignSshKeyResponse\"\x1b\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/ssh:sign\x12\x87\x01\n" +
+	"\x11GetSshAuthorities\x12'.provisionr.v1.GetSshAuthoritiesRequest\x1a(.provisionr.v1.GetSshAuthoritiesResponse\"\x1f\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/ssh/authorities\x12i\n" +
 	"\n" +
 	"ListTokens\x12 .provisionr.v1.ListTokensRequest\x1a!.provisionr.v1.ListTokensResponse\"\x16\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/tokens\x12o\n" +
@@ -3688,220 +4946,285 @@ func file_provisionr_v1_services_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_services_proto_rawDescData
 }
 
-var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_provisionr_v1_services_proto_goTypes = []any{
-	(*PlanRequest)(nil),              // 0: provisionr.v1.PlanRequest
-	(*PlanResponse)(nil),             // 1: provisionr.v1.PlanResponse
-	(*Change)(nil),                   // 2: provisionr.v1.Change
-	(*FieldChange)(nil),              // 3: provisionr.v1.FieldChange
-	(*ApplyRequest)(nil),             // 4: provisionr.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 5: provisionr.v1.ApplyResponse
-	(*ListPoolsRequest)(nil),         // 6: provisionr.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),        // 7: provisionr.v1.ListPoolsResponse
-	(*GetPoolRequest)(nil),           // 8: provisionr.v1.GetPoolRequest
-	(*DeletePoolRequest)(nil),        // 9: provisionr.v1.DeletePoolRequest
-	(*ScalePoolRequest)(nil),         // 10: provisionr.v1.ScalePoolRequest
-	(*WriteResponse)(nil),            // 11: provisionr.v1.WriteResponse
-	(*ListProofsRequest)(nil),        // 12: provisionr.v1.ListProofsRequest
-	(*VerifyPoolRequest)(nil),        // 13: provisionr.v1.VerifyPoolRequest
-	(*ListProofsResponse)(nil),       // 14: provisionr.v1.ListProofsResponse
-	(*AdoptMachineRequest)(nil),      // 15: provisionr.v1.AdoptMachineRequest
-	(*AdoptMachineResponse)(nil),     // 16: provisionr.v1.AdoptMachineResponse
-	(*ListMachinesRequest)(nil),      // 17: provisionr.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),     // 18: provisionr.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),        // 19: provisionr.v1.GetMachineRequest
-	(*DeleteMachineRequest)(nil),     // 20: provisionr.v1.DeleteMachineRequest
-	(*ExecRequest)(nil),              // 21: provisionr.v1.ExecRequest
-	(*ExecResponse)(nil),             // 22: provisionr.v1.ExecResponse
-	(*GetConsoleRequest)(nil),        // 23: provisionr.v1.GetConsoleRequest
-	(*GetConsoleResponse)(nil),       // 24: provisionr.v1.GetConsoleResponse
-	(*AuditProviderRequest)(nil),     // 25: provisionr.v1.AuditProviderRequest
-	(*AuditProviderResponse)(nil),    // 26: provisionr.v1.AuditProviderResponse
-	(*AuditEntry)(nil),               // 27: provisionr.v1.AuditEntry
-	(*ListInfraRequest)(nil),         // 28: provisionr.v1.ListInfraRequest
-	(*ListZonesResponse)(nil),        // 29: provisionr.v1.ListZonesResponse
-	(*ListNetworksResponse)(nil),     // 30: provisionr.v1.ListNetworksResponse
-	(*ListProvidersResponse)(nil),    // 31: provisionr.v1.ListProvidersResponse
-	(*DeleteInfraRequest)(nil),       // 32: provisionr.v1.DeleteInfraRequest
-	(*ListRecordsRequest)(nil),       // 33: provisionr.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),      // 34: provisionr.v1.ListRecordsResponse
-	(*Record)(nil),                   // 35: provisionr.v1.Record
-	(*ListEventsRequest)(nil),        // 36: provisionr.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),       // 37: provisionr.v1.ListEventsResponse
-	(*WatchRequest)(nil),             // 38: provisionr.v1.WatchRequest
-	(*WatchResponse)(nil),            // 39: provisionr.v1.WatchResponse
-	(*Removed)(nil),                  // 40: provisionr.v1.Removed
-	(*GetClusterRequest)(nil),        // 41: provisionr.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),       // 42: provisionr.v1.GetClusterResponse
-	(*ListMembersRequest)(nil),       // 43: provisionr.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),      // 44: provisionr.v1.ListMembersResponse
-	(*CreateJoinTokenRequest)(nil),   // 45: provisionr.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 46: provisionr.v1.CreateJoinTokenResponse
-	(*RemoveMemberRequest)(nil),      // 47: provisionr.v1.RemoveMemberRequest
-	(*SaveSnapshotRequest)(nil),      // 48: provisionr.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),            // 49: provisionr.v1.SnapshotChunk
-	(*ListUsersRequest)(nil),         // 50: provisionr.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),        // 51: provisionr.v1.ListUsersResponse
-	(*DeleteUserRequest)(nil),        // 52: provisionr.v1.DeleteUserRequest
-	(*IssueCertificateRequest)(nil),  // 53: provisionr.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 54: provisionr.v1.IssueCertificateResponse
-	(*ListTokensRequest)(nil),        // 55: provisionr.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),       // 56: provisionr.v1.ListTokensResponse
-	(*CreateTokenRequest)(nil),       // 57: provisionr.v1.CreateTokenRequest
-	(*DeleteTokenRequest)(nil),       // 58: provisionr.v1.DeleteTokenRequest
-	(*CreateTokenResponse)(nil),      // 59: provisionr.v1.CreateTokenResponse
-	(*Object)(nil),                   // 60: provisionr.v1.Object
-	(*Version)(nil),                  // 61: provisionr.v1.Version
-	(Consistency)(0),                 // 62: provisionr.v1.Consistency
-	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
-	(*Pool)(nil),                     // 64: provisionr.v1.Pool
-	(*Proof)(nil),                    // 65: provisionr.v1.Proof
-	(*Machine)(nil),                  // 66: provisionr.v1.Machine
-	(Phase)(0),                       // 67: provisionr.v1.Phase
-	(*Zone)(nil),                     // 68: provisionr.v1.Zone
-	(*Network)(nil),                  // 69: provisionr.v1.Network
-	(*Provider)(nil),                 // 70: provisionr.v1.Provider
-	(*Event)(nil),                    // 71: provisionr.v1.Event
-	(*Cluster)(nil),                  // 72: provisionr.v1.Cluster
-	(*Caller)(nil),                   // 73: provisionr.v1.Caller
-	(*MemberStatus)(nil),             // 74: provisionr.v1.MemberStatus
-	(*timestamppb.Timestamp)(nil),    // 75: google.protobuf.Timestamp
-	(*User)(nil),                     // 76: provisionr.v1.User
-	(*Token)(nil),                    // 77: provisionr.v1.Token
-	(Role)(0),                        // 78: provisionr.v1.Role
+	(*PlanMachinesRequest)(nil),       // 0: provisionr.v1.PlanMachinesRequest
+	(*PlanMachinesResponse)(nil),      // 1: provisionr.v1.PlanMachinesResponse
+	(*MachinePlan)(nil),               // 2: provisionr.v1.MachinePlan
+	(*ResourcePlan)(nil),              // 3: provisionr.v1.ResourcePlan
+	(*PlanRequest)(nil),               // 4: provisionr.v1.PlanRequest
+	(*PlanResponse)(nil),              // 5: provisionr.v1.PlanResponse
+	(*Change)(nil),                    // 6: provisionr.v1.Change
+	(*FieldChange)(nil),               // 7: provisionr.v1.FieldChange
+	(*ApplyRequest)(nil),              // 8: provisionr.v1.ApplyRequest
+	(*ApplyResponse)(nil),             // 9: provisionr.v1.ApplyResponse
+	(*ListPoolsRequest)(nil),          // 10: provisionr.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),         // 11: provisionr.v1.ListPoolsResponse
+	(*GetPoolRequest)(nil),            // 12: provisionr.v1.GetPoolRequest
+	(*DeletePoolRequest)(nil),         // 13: provisionr.v1.DeletePoolRequest
+	(*ScalePoolRequest)(nil),          // 14: provisionr.v1.ScalePoolRequest
+	(*WriteResponse)(nil),             // 15: provisionr.v1.WriteResponse
+	(*ListProofsRequest)(nil),         // 16: provisionr.v1.ListProofsRequest
+	(*VerifyPoolRequest)(nil),         // 17: provisionr.v1.VerifyPoolRequest
+	(*ListProofsResponse)(nil),        // 18: provisionr.v1.ListProofsResponse
+	(*UpgradeAgentsRequest)(nil),      // 19: provisionr.v1.UpgradeAgentsRequest
+	(*UpgradeAgentsResponse)(nil),     // 20: provisionr.v1.UpgradeAgentsResponse
+	(*RebootMachineRequest)(nil),      // 21: provisionr.v1.RebootMachineRequest
+	(*AdoptMachineRequest)(nil),       // 22: provisionr.v1.AdoptMachineRequest
+	(*AdoptMachineResponse)(nil),      // 23: provisionr.v1.AdoptMachineResponse
+	(*ListMachinesRequest)(nil),       // 24: provisionr.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),      // 25: provisionr.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),         // 26: provisionr.v1.GetMachineRequest
+	(*DeleteMachineRequest)(nil),      // 27: provisionr.v1.DeleteMachineRequest
+	(*ExecRequest)(nil),               // 28: provisionr.v1.ExecRequest
+	(*ExecResponse)(nil),              // 29: provisionr.v1.ExecResponse
+	(*GetConsoleRequest)(nil),         // 30: provisionr.v1.GetConsoleRequest
+	(*GetConsoleResponse)(nil),        // 31: provisionr.v1.GetConsoleResponse
+	(*AuditProviderRequest)(nil),      // 32: provisionr.v1.AuditProviderRequest
+	(*AuditProviderResponse)(nil),     // 33: provisionr.v1.AuditProviderResponse
+	(*AuditEntry)(nil),                // 34: provisionr.v1.AuditEntry
+	(*ListInfraRequest)(nil),          // 35: provisionr.v1.ListInfraRequest
+	(*ListZonesResponse)(nil),         // 36: provisionr.v1.ListZonesResponse
+	(*ListNetworksResponse)(nil),      // 37: provisionr.v1.ListNetworksResponse
+	(*ListProvidersResponse)(nil),     // 38: provisionr.v1.ListProvidersResponse
+	(*DeleteInfraRequest)(nil),        // 39: provisionr.v1.DeleteInfraRequest
+	(*ListRecordsRequest)(nil),        // 40: provisionr.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),       // 41: provisionr.v1.ListRecordsResponse
+	(*Record)(nil),                    // 42: provisionr.v1.Record
+	(*ListVpnsResponse)(nil),          // 43: provisionr.v1.ListVpnsResponse
+	(*ListVpnPeersRequest)(nil),       // 44: provisionr.v1.ListVpnPeersRequest
+	(*ListVpnPeersResponse)(nil),      // 45: provisionr.v1.ListVpnPeersResponse
+	(*GetVpnPeerConfigRequest)(nil),   // 46: provisionr.v1.GetVpnPeerConfigRequest
+	(*GetVpnPeerConfigResponse)(nil),  // 47: provisionr.v1.GetVpnPeerConfigResponse
+	(*ListSecretsRequest)(nil),        // 48: provisionr.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),       // 49: provisionr.v1.ListSecretsResponse
+	(*SecretInfo)(nil),                // 50: provisionr.v1.SecretInfo
+	(*PutSecretRequest)(nil),          // 51: provisionr.v1.PutSecretRequest
+	(*DeleteSecretRequest)(nil),       // 52: provisionr.v1.DeleteSecretRequest
+	(*ListEventsRequest)(nil),         // 53: provisionr.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),        // 54: provisionr.v1.ListEventsResponse
+	(*WatchRequest)(nil),              // 55: provisionr.v1.WatchRequest
+	(*WatchResponse)(nil),             // 56: provisionr.v1.WatchResponse
+	(*Removed)(nil),                   // 57: provisionr.v1.Removed
+	(*GetClusterRequest)(nil),         // 58: provisionr.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 59: provisionr.v1.GetClusterResponse
+	(*ListMembersRequest)(nil),        // 60: provisionr.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),       // 61: provisionr.v1.ListMembersResponse
+	(*CreateJoinTokenRequest)(nil),    // 62: provisionr.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),   // 63: provisionr.v1.CreateJoinTokenResponse
+	(*RemoveMemberRequest)(nil),       // 64: provisionr.v1.RemoveMemberRequest
+	(*SaveSnapshotRequest)(nil),       // 65: provisionr.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),             // 66: provisionr.v1.SnapshotChunk
+	(*SignSshKeyRequest)(nil),         // 67: provisionr.v1.SignSshKeyRequest
+	(*SignSshKeyResponse)(nil),        // 68: provisionr.v1.SignSshKeyResponse
+	(*GetSshAuthoritiesRequest)(nil),  // 69: provisionr.v1.GetSshAuthoritiesRequest
+	(*GetSshAuthoritiesResponse)(nil), // 70: provisionr.v1.GetSshAuthoritiesResponse
+	(*ListUsersRequest)(nil),          // 71: provisionr.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),         // 72: provisionr.v1.ListUsersResponse
+	(*DeleteUserRequest)(nil),         // 73: provisionr.v1.DeleteUserRequest
+	(*IssueCertificateRequest)(nil),   // 74: provisionr.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil),  // 75: provisionr.v1.IssueCertificateResponse
+	(*ListTokensRequest)(nil),         // 76: provisionr.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),        // 77: provisionr.v1.ListTokensResponse
+	(*CreateTokenRequest)(nil),        // 78: provisionr.v1.CreateTokenRequest
+	(*DeleteTokenRequest)(nil),        // 79: provisionr.v1.DeleteTokenRequest
+	(*CreateTokenResponse)(nil),       // 80: provisionr.v1.CreateTokenResponse
+	(*Object)(nil),                    // 81: provisionr.v1.Object
+	(*durationpb.Duration)(nil),       // 82: google.protobuf.Duration
+	(*Version)(nil),                   // 83: provisionr.v1.Version
+	(Consistency)(0),                  // 84: provisionr.v1.Consistency
+	(*Pool)(nil),                      // 85: provisionr.v1.Pool
+	(*Proof)(nil),                     // 86: provisionr.v1.Proof
+	(*Machine)(nil),                   // 87: provisionr.v1.Machine
+	(Phase)(0),                        // 88: provisionr.v1.Phase
+	(*Zone)(nil),                      // 89: provisionr.v1.Zone
+	(*Network)(nil),                   // 90: provisionr.v1.Network
+	(*Provider)(nil),                  // 91: provisionr.v1.Provider
+	(*Vpn)(nil),                       // 92: provisionr.v1.Vpn
+	(*VpnPeer)(nil),                   // 93: provisionr.v1.VpnPeer
+	(*Metadata)(nil),                  // 94: provisionr.v1.Metadata
+	(*Event)(nil),                     // 95: provisionr.v1.Event
+	(*Cluster)(nil),                   // 96: provisionr.v1.Cluster
+	(*Caller)(nil),                    // 97: provisionr.v1.Caller
+	(*MemberStatus)(nil),              // 98: provisionr.v1.MemberStatus
+	(*timestamppb.Timestamp)(nil),     // 99: google.protobuf.Timestamp
+	(*User)(nil),                      // 100: provisionr.v1.User
+	(*Token)(nil),                     // 101: provisionr.v1.Token
+	(Role)(0),                         // 102: provisionr.v1.Role
 }
 var file_provisionr_v1_services_proto_depIdxs = []int32{
-	60, // 0: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
-	2,  // 1: provisionr.v1.PlanResponse.changes:type_name -> provisionr.v1.Change
-	61, // 2: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
-	3,  // 3: provisionr.v1.Change.fields:type_name -> provisionr.v1.FieldChange
-	60, // 4: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
-	2,  // 5: provisionr.v1.ApplyResponse.changes:type_name -> provisionr.v1.Change
-	61, // 6: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
-	62, // 7: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
-	63, // 8: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
-	64, // 9: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
-	61, // 10: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
-	62, // 11: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
-	63, // 12: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
-	61, // 13: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
-	62, // 14: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
-	63, // 15: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
-	65, // 16: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
-	66, // 17: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
-	61, // 18: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
-	66, // 19: provisionr.v1.AdoptMachineResponse.machine:type_name -> provisionr.v1.Machine
-	62, // 20: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
-	63, // 21: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
-	66, // 22: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
-	61, // 23: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
-	62, // 24: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
-	63, // 25: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	27, // 26: provisionr.v1.AuditProviderResponse.entries:type_name -> provisionr.v1.AuditEntry
-	61, // 27: provisionr.v1.AuditProviderResponse.version:type_name -> provisionr.v1.Version
-	67, // 28: provisionr.v1.AuditEntry.phase:type_name -> provisionr.v1.Phase
-	62, // 29: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
-	68, // 30: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
-	61, // 31: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
-	69, // 32: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
-	61, // 33: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
-	70, // 34: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
-	61, // 35: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
-	62, // 36: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
-	35, // 37: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
-	61, // 38: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
-	71, // 39: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
-	61, // 40: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
-	60, // 41: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
-	40, // 42: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
-	61, // 43: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
-	62, // 44: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
-	72, // 45: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
-	61, // 46: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
-	73, // 47: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
-	74, // 48: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
-	75, // 49: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	76, // 50: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
-	63, // 51: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
-	77, // 52: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
-	78, // 53: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
-	63, // 54: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	77, // 55: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
-	0,  // 56: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
-	4,  // 57: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
-	6,  // 58: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
-	8,  // 59: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
-	9,  // 60: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
-	10, // 61: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
-	12, // 62: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
-	13, // 63: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
-	17, // 64: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
-	19, // 65: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
-	20, // 66: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
-	21, // 67: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
-	15, // 68: provisionr.v1.MachineService.AdoptMachine:input_type -> provisionr.v1.AdoptMachineRequest
-	23, // 69: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
-	28, // 70: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
-	28, // 71: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
-	28, // 72: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
-	32, // 73: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
-	25, // 74: provisionr.v1.InfraService.AuditProvider:input_type -> provisionr.v1.AuditProviderRequest
-	33, // 75: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
-	36, // 76: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
-	36, // 77: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
-	38, // 78: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
-	41, // 79: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
-	43, // 80: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
-	45, // 81: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
-	47, // 82: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
-	48, // 83: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
-	49, // 84: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
-	50, // 85: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
-	52, // 86: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
-	53, // 87: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
-	55, // 88: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
-	57, // 89: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
-	58, // 90: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
-	1,  // 91: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
-	5,  // 92: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
-	7,  // 93: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
-	64, // 94: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
-	11, // 95: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
-	11, // 96: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
-	14, // 97: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
-	14, // 98: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
-	18, // 99: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
-	66, // 100: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
-	11, // 101: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
-	22, // 102: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
-	16, // 103: provisionr.v1.MachineService.AdoptMachine:output_type -> provisionr.v1.AdoptMachineResponse
-	24, // 104: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
-	29, // 105: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
-	30, // 106: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
-	31, // 107: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
-	11, // 108: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
-	26, // 109: provisionr.v1.InfraService.AuditProvider:output_type -> provisionr.v1.AuditProviderResponse
-	34, // 110: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
-	37, // 111: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
-	71, // 112: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
-	39, // 113: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
-	42, // 114: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
-	44, // 115: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
-	46, // 116: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
-	11, // 117: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
-	49, // 118: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
-	11, // 119: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
-	51, // 120: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
-	11, // 121: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
-	54, // 122: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
-	56, // 123: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
-	59, // 124: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
-	11, // 125: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
-	91, // [91:126] is the sub-list for method output_type
-	56, // [56:91] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	81,  // 0: provisionr.v1.PlanMachinesRequest.objects:type_name -> provisionr.v1.Object
+	82,  // 1: provisionr.v1.PlanMachinesRequest.timeout:type_name -> google.protobuf.Duration
+	2,   // 2: provisionr.v1.PlanMachinesResponse.machines:type_name -> provisionr.v1.MachinePlan
+	83,  // 3: provisionr.v1.PlanMachinesResponse.version:type_name -> provisionr.v1.Version
+	3,   // 4: provisionr.v1.MachinePlan.resources:type_name -> provisionr.v1.ResourcePlan
+	81,  // 5: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
+	6,   // 6: provisionr.v1.PlanResponse.changes:type_name -> provisionr.v1.Change
+	83,  // 7: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
+	7,   // 8: provisionr.v1.Change.fields:type_name -> provisionr.v1.FieldChange
+	81,  // 9: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
+	6,   // 10: provisionr.v1.ApplyResponse.changes:type_name -> provisionr.v1.Change
+	83,  // 11: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
+	84,  // 12: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
+	82,  // 13: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
+	85,  // 14: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
+	83,  // 15: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
+	84,  // 16: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
+	82,  // 17: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
+	83,  // 18: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
+	84,  // 19: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
+	82,  // 20: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
+	86,  // 21: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
+	87,  // 22: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
+	83,  // 23: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
+	82,  // 24: provisionr.v1.UpgradeAgentsRequest.timeout:type_name -> google.protobuf.Duration
+	87,  // 25: provisionr.v1.AdoptMachineResponse.machine:type_name -> provisionr.v1.Machine
+	84,  // 26: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
+	82,  // 27: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
+	87,  // 28: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
+	83,  // 29: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
+	84,  // 30: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
+	82,  // 31: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	34,  // 32: provisionr.v1.AuditProviderResponse.entries:type_name -> provisionr.v1.AuditEntry
+	83,  // 33: provisionr.v1.AuditProviderResponse.version:type_name -> provisionr.v1.Version
+	88,  // 34: provisionr.v1.AuditEntry.phase:type_name -> provisionr.v1.Phase
+	84,  // 35: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
+	89,  // 36: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
+	83,  // 37: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
+	90,  // 38: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
+	83,  // 39: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
+	91,  // 40: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
+	83,  // 41: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
+	84,  // 42: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
+	42,  // 43: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
+	83,  // 44: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
+	92,  // 45: provisionr.v1.ListVpnsResponse.vpns:type_name -> provisionr.v1.Vpn
+	83,  // 46: provisionr.v1.ListVpnsResponse.version:type_name -> provisionr.v1.Version
+	84,  // 47: provisionr.v1.ListVpnPeersRequest.consistency:type_name -> provisionr.v1.Consistency
+	93,  // 48: provisionr.v1.ListVpnPeersResponse.peers:type_name -> provisionr.v1.VpnPeer
+	83,  // 49: provisionr.v1.ListVpnPeersResponse.version:type_name -> provisionr.v1.Version
+	84,  // 50: provisionr.v1.ListSecretsRequest.consistency:type_name -> provisionr.v1.Consistency
+	50,  // 51: provisionr.v1.ListSecretsResponse.secrets:type_name -> provisionr.v1.SecretInfo
+	83,  // 52: provisionr.v1.ListSecretsResponse.version:type_name -> provisionr.v1.Version
+	94,  // 53: provisionr.v1.SecretInfo.metadata:type_name -> provisionr.v1.Metadata
+	95,  // 54: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
+	83,  // 55: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
+	81,  // 56: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
+	57,  // 57: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
+	83,  // 58: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
+	84,  // 59: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
+	96,  // 60: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
+	83,  // 61: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
+	97,  // 62: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
+	98,  // 63: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
+	99,  // 64: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	82,  // 65: provisionr.v1.SignSshKeyRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 66: provisionr.v1.SignSshKeyResponse.expires:type_name -> google.protobuf.Timestamp
+	100, // 67: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
+	82,  // 68: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
+	101, // 69: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
+	102, // 70: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
+	82,  // 71: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	101, // 72: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
+	4,   // 73: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
+	8,   // 74: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
+	0,   // 75: provisionr.v1.ManifestService.PlanMachines:input_type -> provisionr.v1.PlanMachinesRequest
+	10,  // 76: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
+	12,  // 77: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
+	13,  // 78: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
+	14,  // 79: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
+	16,  // 80: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
+	17,  // 81: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
+	24,  // 82: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
+	26,  // 83: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
+	27,  // 84: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
+	28,  // 85: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
+	22,  // 86: provisionr.v1.MachineService.AdoptMachine:input_type -> provisionr.v1.AdoptMachineRequest
+	19,  // 87: provisionr.v1.MachineService.UpgradeAgents:input_type -> provisionr.v1.UpgradeAgentsRequest
+	21,  // 88: provisionr.v1.MachineService.RebootMachine:input_type -> provisionr.v1.RebootMachineRequest
+	30,  // 89: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
+	35,  // 90: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
+	35,  // 91: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
+	35,  // 92: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
+	39,  // 93: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
+	32,  // 94: provisionr.v1.InfraService.AuditProvider:input_type -> provisionr.v1.AuditProviderRequest
+	40,  // 95: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
+	35,  // 96: provisionr.v1.VpnService.ListVpns:input_type -> provisionr.v1.ListInfraRequest
+	44,  // 97: provisionr.v1.VpnService.ListVpnPeers:input_type -> provisionr.v1.ListVpnPeersRequest
+	46,  // 98: provisionr.v1.VpnService.GetVpnPeerConfig:input_type -> provisionr.v1.GetVpnPeerConfigRequest
+	39,  // 99: provisionr.v1.VpnService.DeleteVpn:input_type -> provisionr.v1.DeleteInfraRequest
+	48,  // 100: provisionr.v1.SecretService.ListSecrets:input_type -> provisionr.v1.ListSecretsRequest
+	51,  // 101: provisionr.v1.SecretService.PutSecret:input_type -> provisionr.v1.PutSecretRequest
+	52,  // 102: provisionr.v1.SecretService.DeleteSecret:input_type -> provisionr.v1.DeleteSecretRequest
+	53,  // 103: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
+	53,  // 104: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
+	55,  // 105: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
+	58,  // 106: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
+	60,  // 107: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
+	62,  // 108: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
+	64,  // 109: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
+	65,  // 110: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
+	66,  // 111: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
+	71,  // 112: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
+	73,  // 113: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
+	74,  // 114: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
+	67,  // 115: provisionr.v1.AccessService.SignSshKey:input_type -> provisionr.v1.SignSshKeyRequest
+	69,  // 116: provisionr.v1.AccessService.GetSshAuthorities:input_type -> provisionr.v1.GetSshAuthoritiesRequest
+	76,  // 117: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
+	78,  // 118: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
+	79,  // 119: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
+	5,   // 120: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
+	9,   // 121: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
+	1,   // 122: provisionr.v1.ManifestService.PlanMachines:output_type -> provisionr.v1.PlanMachinesResponse
+	11,  // 123: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
+	85,  // 124: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
+	15,  // 125: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
+	15,  // 126: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
+	18,  // 127: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
+	18,  // 128: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
+	25,  // 129: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
+	87,  // 130: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
+	15,  // 131: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
+	29,  // 132: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
+	23,  // 133: provisionr.v1.MachineService.AdoptMachine:output_type -> provisionr.v1.AdoptMachineResponse
+	20,  // 134: provisionr.v1.MachineService.UpgradeAgents:output_type -> provisionr.v1.UpgradeAgentsResponse
+	15,  // 135: provisionr.v1.MachineService.RebootMachine:output_type -> provisionr.v1.WriteResponse
+	31,  // 136: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
+	36,  // 137: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
+	37,  // 138: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
+	38,  // 139: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
+	15,  // 140: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
+	33,  // 141: provisionr.v1.InfraService.AuditProvider:output_type -> provisionr.v1.AuditProviderResponse
+	41,  // 142: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
+	43,  // 143: provisionr.v1.VpnService.ListVpns:output_type -> provisionr.v1.ListVpnsResponse
+	45,  // 144: provisionr.v1.VpnService.ListVpnPeers:output_type -> provisionr.v1.ListVpnPeersResponse
+	47,  // 145: provisionr.v1.VpnService.GetVpnPeerConfig:output_type -> provisionr.v1.GetVpnPeerConfigResponse
+	15,  // 146: provisionr.v1.VpnService.DeleteVpn:output_type -> provisionr.v1.WriteResponse
+	49,  // 147: provisionr.v1.SecretService.ListSecrets:output_type -> provisionr.v1.ListSecretsResponse
+	15,  // 148: provisionr.v1.SecretService.PutSecret:output_type -> provisionr.v1.WriteResponse
+	15,  // 149: provisionr.v1.SecretService.DeleteSecret:output_type -> provisionr.v1.WriteResponse
+	54,  // 150: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
+	95,  // 151: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
+	56,  // 152: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
+	59,  // 153: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
+	61,  // 154: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
+	63,  // 155: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
+	15,  // 156: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
+	66,  // 157: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
+	15,  // 158: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
+	72,  // 159: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
+	15,  // 160: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
+	75,  // 161: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
+	68,  // 162: provisionr.v1.AccessService.SignSshKey:output_type -> provisionr.v1.SignSshKeyResponse
+	70,  // 163: provisionr.v1.AccessService.GetSshAuthorities:output_type -> provisionr.v1.GetSshAuthoritiesResponse
+	77,  // 164: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
+	80,  // 165: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
+	15,  // 166: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
+	120, // [120:167] is the sub-list for method output_type
+	73,  // [73:120] is the sub-list for method input_type
+	73,  // [73:73] is the sub-list for extension type_name
+	73,  // [73:73] is the sub-list for extension extendee
+	0,   // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_services_proto_init() }
@@ -3917,13 +5240,14 @@ func file_provisionr_v1_services_proto_init() {
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_object_proto_init()
 	file_provisionr_v1_pool_proto_init()
-	file_provisionr_v1_services_proto_msgTypes[22].OneofWrappers = []any{
+	file_provisionr_v1_vpn_proto_init()
+	file_provisionr_v1_services_proto_msgTypes[29].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 		(*ExecResponse_Error)(nil),
 	}
-	file_provisionr_v1_services_proto_msgTypes[39].OneofWrappers = []any{
+	file_provisionr_v1_services_proto_msgTypes[56].OneofWrappers = []any{
 		(*WatchResponse_Put)(nil),
 		(*WatchResponse_Removed)(nil),
 		(*WatchResponse_Bookmark)(nil),
@@ -3935,9 +5259,9 @@ func file_provisionr_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_services_proto_rawDesc), len(file_provisionr_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   81,
 			NumExtensions: 0,
-			NumServices:   8,
+			NumServices:   10,
 		},
 		GoTypes:           file_provisionr_v1_services_proto_goTypes,
 		DependencyIndexes: file_provisionr_v1_services_proto_depIdxs,

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ManifestService_Plan_FullMethodName  = "/provisionr.v1.ManifestService/Plan"
-	ManifestService_Apply_FullMethodName = "/provisionr.v1.ManifestService/Apply"
+	ManifestService_Plan_FullMethodName         = "/provisionr.v1.ManifestService/Plan"
+	ManifestService_Apply_FullMethodName        = "/provisionr.v1.ManifestService/Apply"
+	ManifestService_PlanMachines_FullMethodName = "/provisionr.v1.ManifestService/PlanMachines"
 )
 
 // ManifestServiceClient is the client API for ManifestService service.
@@ -33,6 +34,9 @@ type ManifestServiceClient interface {
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
 	// Apply creates or changes all of the objects, or none.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// PlanMachines has the connected machines of the pools compare themselves with what they would be after Apply of the same
+	// objects, or without objects with what they should be now. Nothing is changed.
+	PlanMachines(ctx context.Context, in *PlanMachinesRequest, opts ...grpc.CallOption) (*PlanMachinesResponse, error)
 }
 
 type manifestServiceClient struct {
@@ -63,6 +67,16 @@ func (c *manifestServiceClient) Apply(ctx context.Context, in *ApplyRequest, opt
 	return out, nil
 }
 
+func (c *manifestServiceClient) PlanMachines(ctx context.Context, in *PlanMachinesRequest, opts ...grpc.CallOption) (*PlanMachinesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanMachinesResponse)
+	err := c.cc.Invoke(ctx, ManifestService_PlanMachines_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ManifestServiceServer is the server API for ManifestService service.
 // All implementations must embed UnimplementedManifestServiceServer
 // for forward compatibility.
@@ -73,6 +87,9 @@ type ManifestServiceServer interface {
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
 	// Apply creates or changes all of the objects, or none.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
+	// PlanMachines has the connected machines of the pools compare themselves with what they would be after Apply of the same
+	// objects, or without objects with what they should be now. Nothing is changed.
+	PlanMachines(context.Context, *PlanMachinesRequest) (*PlanMachinesResponse, error)
 	mustEmbedUnimplementedManifestServiceServer()
 }
 
@@ -88,6 +105,9 @@ func (UnimplementedManifestServiceServer) Plan(context.Context, *PlanRequest) (*
 }
 func (UnimplementedManifestServiceServer) Apply(context.Context, *ApplyRequest) (*ApplyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
+}
+func (UnimplementedManifestServiceServer) PlanMachines(context.Context, *PlanMachinesRequest) (*PlanMachinesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanMachines not implemented")
 }
 func (UnimplementedManifestServiceServer) mustEmbedUnimplementedManifestServiceServer() {}
 func (UnimplementedManifestServiceServer) testEmbeddedByValue()                         {}
@@ -146,6 +166,24 @@ func _ManifestService_Apply_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ManifestService_PlanMachines_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanMachinesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ManifestServiceServer).PlanMachines(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ManifestService_PlanMachines_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ManifestServiceServer).PlanMachines(ctx, req.(*PlanMachinesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ManifestService_ServiceDesc is the grpc.ServiceDesc for ManifestService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +198,10 @@ var ManifestService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Apply",
 			Handler:    _ManifestService_Apply_Handler,
+		},
+		{
+			MethodName: "PlanMachines",
+			Handler:    _ManifestService_PlanMachines_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
@@ -474,6 +516,8 @@ const (
 	MachineService_DeleteMachine_FullMethodName = "/provisionr.v1.MachineService/DeleteMachine"
 	MachineService_Exec_FullMethodName          = "/provisionr.v1.MachineService/Exec"
 	MachineService_AdoptMachine_FullMethodName  = "/provisionr.v1.MachineService/AdoptMachine"
+	MachineService_UpgradeAgents_FullMethodName = "/provisionr.v1.MachineService/UpgradeAgents"
+	MachineService_RebootMachine_FullMethodName = "/provisionr.v1.MachineService/RebootMachine"
 	MachineService_GetConsole_FullMethodName    = "/provisionr.v1.MachineService/GetConsole"
 )
 
@@ -492,6 +536,11 @@ type MachineServiceClient interface {
 	Exec(ctx context.Context, in *ExecRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecResponse], error)
 	// AdoptMachine answers the command that makes an existing machine join as the machine of a slot.
 	AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*AdoptMachineResponse, error)
+	// UpgradeAgents replaces the agents of machines by the one that the servers hold, one machine of a pool after the other. It
+	// stops at the first that does not come back with it: that one is rolled back by itself.
+	UpgradeAgents(ctx context.Context, in *UpgradeAgentsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeAgentsResponse], error)
+	// RebootMachine has a machine boot again, if the safety of its pool allows it.
+	RebootMachine(ctx context.Context, in *RebootMachineRequest, opts ...grpc.CallOption) (*WriteResponse, error)
 	// GetConsole answers the tail of the machine's console, at most 64 KiB.
 	GetConsole(ctx context.Context, in *GetConsoleRequest, opts ...grpc.CallOption) (*GetConsoleResponse, error)
 }
@@ -563,6 +612,35 @@ func (c *machineServiceClient) AdoptMachine(ctx context.Context, in *AdoptMachin
 	return out, nil
 }
 
+func (c *machineServiceClient) UpgradeAgents(ctx context.Context, in *UpgradeAgentsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeAgentsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MachineService_ServiceDesc.Streams[1], MachineService_UpgradeAgents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpgradeAgentsRequest, UpgradeAgentsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_UpgradeAgentsClient = grpc.ServerStreamingClient[UpgradeAgentsResponse]
+
+func (c *machineServiceClient) RebootMachine(ctx context.Context, in *RebootMachineRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, MachineService_RebootMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *machineServiceClient) GetConsole(ctx context.Context, in *GetConsoleRequest, opts ...grpc.CallOption) (*GetConsoleResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetConsoleResponse)
@@ -588,6 +666,11 @@ type MachineServiceServer interface {
 	Exec(*ExecRequest, grpc.ServerStreamingServer[ExecResponse]) error
 	// AdoptMachine answers the command that makes an existing machine join as the machine of a slot.
 	AdoptMachine(context.Context, *AdoptMachineRequest) (*AdoptMachineResponse, error)
+	// UpgradeAgents replaces the agents of machines by the one that the servers hold, one machine of a pool after the other. It
+	// stops at the first that does not come back with it: that one is rolled back by itself.
+	UpgradeAgents(*UpgradeAgentsRequest, grpc.ServerStreamingServer[UpgradeAgentsResponse]) error
+	// RebootMachine has a machine boot again, if the safety of its pool allows it.
+	RebootMachine(context.Context, *RebootMachineRequest) (*WriteResponse, error)
 	// GetConsole answers the tail of the machine's console, at most 64 KiB.
 	GetConsole(context.Context, *GetConsoleRequest) (*GetConsoleResponse, error)
 	mustEmbedUnimplementedMachineServiceServer()
@@ -614,6 +697,12 @@ func (UnimplementedMachineServiceServer) Exec(*ExecRequest, grpc.ServerStreaming
 }
 func (UnimplementedMachineServiceServer) AdoptMachine(context.Context, *AdoptMachineRequest) (*AdoptMachineResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AdoptMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) UpgradeAgents(*UpgradeAgentsRequest, grpc.ServerStreamingServer[UpgradeAgentsResponse]) error {
+	return status.Error(codes.Unimplemented, "method UpgradeAgents not implemented")
+}
+func (UnimplementedMachineServiceServer) RebootMachine(context.Context, *RebootMachineRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RebootMachine not implemented")
 }
 func (UnimplementedMachineServiceServer) GetConsole(context.Context, *GetConsoleRequest) (*GetConsoleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetConsole not implemented")
@@ -722,6 +811,35 @@ func _MachineService_AdoptMachine_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MachineService_UpgradeAgents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpgradeAgentsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MachineServiceServer).UpgradeAgents(m, &grpc.GenericServerStream[UpgradeAgentsRequest, UpgradeAgentsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_UpgradeAgentsServer = grpc.ServerStreamingServer[UpgradeAgentsResponse]
+
+func _MachineService_RebootMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebootMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).RebootMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_RebootMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).RebootMachine(ctx, req.(*RebootMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MachineService_GetConsole_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetConsoleRequest)
 	if err := dec(in); err != nil {
@@ -764,6 +882,10 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MachineService_AdoptMachine_Handler,
 		},
 		{
+			MethodName: "RebootMachine",
+			Handler:    _MachineService_RebootMachine_Handler,
+		},
+		{
 			MethodName: "GetConsole",
 			Handler:    _MachineService_GetConsole_Handler,
 		},
@@ -772,6 +894,11 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Exec",
 			Handler:       _MachineService_Exec_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "UpgradeAgents",
+			Handler:       _MachineService_UpgradeAgents_Handler,
 			ServerStreams: true,
 		},
 	},
@@ -1074,6 +1201,416 @@ var InfraService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRecords",
 			Handler:    _InfraService_ListRecords_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "provisionr/v1/services.proto",
+}
+
+const (
+	VpnService_ListVpns_FullMethodName         = "/provisionr.v1.VpnService/ListVpns"
+	VpnService_ListVpnPeers_FullMethodName     = "/provisionr.v1.VpnService/ListVpnPeers"
+	VpnService_GetVpnPeerConfig_FullMethodName = "/provisionr.v1.VpnService/GetVpnPeerConfig"
+	VpnService_DeleteVpn_FullMethodName        = "/provisionr.v1.VpnService/DeleteVpn"
+)
+
+// VpnServiceClient is the client API for VpnService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// VpnService reads VPNs and their peers. They are written by Apply.
+type VpnServiceClient interface {
+	ListVpns(ctx context.Context, in *ListInfraRequest, opts ...grpc.CallOption) (*ListVpnsResponse, error)
+	ListVpnPeers(ctx context.Context, in *ListVpnPeersRequest, opts ...grpc.CallOption) (*ListVpnPeersResponse, error)
+	// GetVpnPeerConfig answers the peer's file for wg-quick(8), its private key left out.
+	GetVpnPeerConfig(ctx context.Context, in *GetVpnPeerConfigRequest, opts ...grpc.CallOption) (*GetVpnPeerConfigResponse, error)
+	// DeleteVpn removes a VPN or a peer that nothing uses any more. Kind is vpns or vpn-peers.
+	DeleteVpn(ctx context.Context, in *DeleteInfraRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+}
+
+type vpnServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewVpnServiceClient(cc grpc.ClientConnInterface) VpnServiceClient {
+	return &vpnServiceClient{cc}
+}
+
+func (c *vpnServiceClient) ListVpns(ctx context.Context, in *ListInfraRequest, opts ...grpc.CallOption) (*ListVpnsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListVpnsResponse)
+	err := c.cc.Invoke(ctx, VpnService_ListVpns_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vpnServiceClient) ListVpnPeers(ctx context.Context, in *ListVpnPeersRequest, opts ...grpc.CallOption) (*ListVpnPeersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListVpnPeersResponse)
+	err := c.cc.Invoke(ctx, VpnService_ListVpnPeers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vpnServiceClient) GetVpnPeerConfig(ctx context.Context, in *GetVpnPeerConfigRequest, opts ...grpc.CallOption) (*GetVpnPeerConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetVpnPeerConfigResponse)
+	err := c.cc.Invoke(ctx, VpnService_GetVpnPeerConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vpnServiceClient) DeleteVpn(ctx context.Context, in *DeleteInfraRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, VpnService_DeleteVpn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// VpnServiceServer is the server API for VpnService service.
+// All implementations must embed UnimplementedVpnServiceServer
+// for forward compatibility.
+//
+// VpnService reads VPNs and their peers. They are written by Apply.
+type VpnServiceServer interface {
+	ListVpns(context.Context, *ListInfraRequest) (*ListVpnsResponse, error)
+	ListVpnPeers(context.Context, *ListVpnPeersRequest) (*ListVpnPeersResponse, error)
+	// GetVpnPeerConfig answers the peer's file for wg-quick(8), its private key left out.
+	GetVpnPeerConfig(context.Context, *GetVpnPeerConfigRequest) (*GetVpnPeerConfigResponse, error)
+	// DeleteVpn removes a VPN or a peer that nothing uses any more. Kind is vpns or vpn-peers.
+	DeleteVpn(context.Context, *DeleteInfraRequest) (*WriteResponse, error)
+	mustEmbedUnimplementedVpnServiceServer()
+}
+
+// UnimplementedVpnServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedVpnServiceServer struct{}
+
+func (UnimplementedVpnServiceServer) ListVpns(context.Context, *ListInfraRequest) (*ListVpnsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListVpns not implemented")
+}
+func (UnimplementedVpnServiceServer) ListVpnPeers(context.Context, *ListVpnPeersRequest) (*ListVpnPeersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListVpnPeers not implemented")
+}
+func (UnimplementedVpnServiceServer) GetVpnPeerConfig(context.Context, *GetVpnPeerConfigRequest) (*GetVpnPeerConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetVpnPeerConfig not implemented")
+}
+func (UnimplementedVpnServiceServer) DeleteVpn(context.Context, *DeleteInfraRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteVpn not implemented")
+}
+func (UnimplementedVpnServiceServer) mustEmbedUnimplementedVpnServiceServer() {}
+func (UnimplementedVpnServiceServer) testEmbeddedByValue()                    {}
+
+// UnsafeVpnServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to VpnServiceServer will
+// result in compilation errors.
+type UnsafeVpnServiceServer interface {
+	mustEmbedUnimplementedVpnServiceServer()
+}
+
+func RegisterVpnServiceServer(s grpc.ServiceRegistrar, srv VpnServiceServer) {
+	// If the following call panics, it indicates UnimplementedVpnServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&VpnService_ServiceDesc, srv)
+}
+
+func _VpnService_ListVpns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListInfraRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VpnServiceServer).ListVpns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VpnService_ListVpns_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VpnServiceServer).ListVpns(ctx, req.(*ListInfraRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VpnService_ListVpnPeers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListVpnPeersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VpnServiceServer).ListVpnPeers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VpnService_ListVpnPeers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VpnServiceServer).ListVpnPeers(ctx, req.(*ListVpnPeersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VpnService_GetVpnPeerConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetVpnPeerConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VpnServiceServer).GetVpnPeerConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VpnService_GetVpnPeerConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VpnServiceServer).GetVpnPeerConfig(ctx, req.(*GetVpnPeerConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VpnService_DeleteVpn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteInfraRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VpnServiceServer).DeleteVpn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VpnService_DeleteVpn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VpnServiceServer).DeleteVpn(ctx, req.(*DeleteInfraRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// VpnService_ServiceDesc is the grpc.ServiceDesc for VpnService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var VpnService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "provisionr.v1.VpnService",
+	HandlerType: (*VpnServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListVpns",
+			Handler:    _VpnService_ListVpns_Handler,
+		},
+		{
+			MethodName: "ListVpnPeers",
+			Handler:    _VpnService_ListVpnPeers_Handler,
+		},
+		{
+			MethodName: "GetVpnPeerConfig",
+			Handler:    _VpnService_GetVpnPeerConfig_Handler,
+		},
+		{
+			MethodName: "DeleteVpn",
+			Handler:    _VpnService_DeleteVpn_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "provisionr/v1/services.proto",
+}
+
+const (
+	SecretService_ListSecrets_FullMethodName  = "/provisionr.v1.SecretService/ListSecrets"
+	SecretService_PutSecret_FullMethodName    = "/provisionr.v1.SecretService/PutSecret"
+	SecretService_DeleteSecret_FullMethodName = "/provisionr.v1.SecretService/DeleteSecret"
+)
+
+// SecretServiceClient is the client API for SecretService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// SecretService keeps secrets. No method answers a value.
+type SecretServiceClient interface {
+	ListSecrets(ctx context.Context, in *ListSecretsRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error)
+	// PutSecret creates or replaces a secret. Machines that use it get the new value at once.
+	PutSecret(ctx context.Context, in *PutSecretRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+	// DeleteSecret removes a secret that no pool refers to.
+	DeleteSecret(ctx context.Context, in *DeleteSecretRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+}
+
+type secretServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSecretServiceClient(cc grpc.ClientConnInterface) SecretServiceClient {
+	return &secretServiceClient{cc}
+}
+
+func (c *secretServiceClient) ListSecrets(ctx context.Context, in *ListSecretsRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSecretsResponse)
+	err := c.cc.Invoke(ctx, SecretService_ListSecrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *secretServiceClient) PutSecret(ctx context.Context, in *PutSecretRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, SecretService_PutSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *secretServiceClient) DeleteSecret(ctx context.Context, in *DeleteSecretRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, SecretService_DeleteSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// SecretServiceServer is the server API for SecretService service.
+// All implementations must embed UnimplementedSecretServiceServer
+// for forward compatibility.
+//
+// SecretService keeps secrets. No method answers a value.
+type SecretServiceServer interface {
+	ListSecrets(context.Context, *ListSecretsRequest) (*ListSecretsResponse, error)
+	// PutSecret creates or replaces a secret. Machines that use it get the new value at once.
+	PutSecret(context.Context, *PutSecretRequest) (*WriteResponse, error)
+	// DeleteSecret removes a secret that no pool refers to.
+	DeleteSecret(context.Context, *DeleteSecretRequest) (*WriteResponse, error)
+	mustEmbedUnimplementedSecretServiceServer()
+}
+
+// UnimplementedSecretServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSecretServiceServer struct{}
+
+func (UnimplementedSecretServiceServer) ListSecrets(context.Context, *ListSecretsRequest) (*ListSecretsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSecrets not implemented")
+}
+func (UnimplementedSecretServiceServer) PutSecret(context.Context, *PutSecretRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutSecret not implemented")
+}
+func (UnimplementedSecretServiceServer) DeleteSecret(context.Context, *DeleteSecretRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSecret not implemented")
+}
+func (UnimplementedSecretServiceServer) mustEmbedUnimplementedSecretServiceServer() {}
+func (UnimplementedSecretServiceServer) testEmbeddedByValue()                       {}
+
+// UnsafeSecretServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SecretServiceServer will
+// result in compilation errors.
+type UnsafeSecretServiceServer interface {
+	mustEmbedUnimplementedSecretServiceServer()
+}
+
+func RegisterSecretServiceServer(s grpc.ServiceRegistrar, srv SecretServiceServer) {
+	// If the following call panics, it indicates UnimplementedSecretServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&SecretService_ServiceDesc, srv)
+}
+
+func _SecretService_ListSecrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SecretServiceServer).ListSecrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SecretService_ListSecrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SecretServiceServer).ListSecrets(ctx, req.(*ListSecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SecretService_PutSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SecretServiceServer).PutSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SecretService_PutSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SecretServiceServer).PutSecret(ctx, req.(*PutSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SecretService_DeleteSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SecretServiceServer).DeleteSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SecretService_DeleteSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SecretServiceServer).DeleteSecret(ctx, req.(*DeleteSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// SecretService_ServiceDesc is the grpc.ServiceDesc for SecretService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var SecretService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "provisionr.v1.SecretService",
+	HandlerType: (*SecretServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListSecrets",
+			Handler:    _SecretService_ListSecrets_Handler,
+		},
+		{
+			MethodName: "PutSecret",
+			Handler:    _SecretService_PutSecret_Handler,
+		},
+		{
+			MethodName: "DeleteSecret",
+			Handler:    _SecretService_DeleteSecret_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
@@ -1643,12 +2180,14 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	AccessService_ListUsers_FullMethodName        = "/provisionr.v1.AccessService/ListUsers"
-	AccessService_DeleteUser_FullMethodName       = "/provisionr.v1.AccessService/DeleteUser"
-	AccessService_IssueCertificate_FullMethodName = "/provisionr.v1.AccessService/IssueCertificate"
-	AccessService_ListTokens_FullMethodName       = "/provisionr.v1.AccessService/ListTokens"
-	AccessService_CreateToken_FullMethodName      = "/provisionr.v1.AccessService/CreateToken"
-	AccessService_DeleteToken_FullMethodName      = "/provisionr.v1.AccessService/DeleteToken"
+	AccessService_ListUsers_FullMethodName         = "/provisionr.v1.AccessService/ListUsers"
+	AccessService_DeleteUser_FullMethodName        = "/provisionr.v1.AccessService/DeleteUser"
+	AccessService_IssueCertificate_FullMethodName  = "/provisionr.v1.AccessService/IssueCertificate"
+	AccessService_SignSshKey_FullMethodName        = "/provisionr.v1.AccessService/SignSshKey"
+	AccessService_GetSshAuthorities_FullMethodName = "/provisionr.v1.AccessService/GetSshAuthorities"
+	AccessService_ListTokens_FullMethodName        = "/provisionr.v1.AccessService/ListTokens"
+	AccessService_CreateToken_FullMethodName       = "/provisionr.v1.AccessService/CreateToken"
+	AccessService_DeleteToken_FullMethodName       = "/provisionr.v1.AccessService/DeleteToken"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -1661,6 +2200,12 @@ type AccessServiceClient interface {
 	DeleteUser(ctx context.Context, in *DeleteUserRequest, opts ...grpc.CallOption) (*WriteResponse, error)
 	// IssueCertificate signs a client certificate for an existing user.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
+	// SignSshKey certifies a public key of the caller for ssh logins on machines, for a short time. The certificate's principals
+	// are the caller's name and, as role:NAME, the roles that the caller has: accounts of the caller's name take the first,
+	// admin accounts role:admin, the others role:operator.
+	SignSshKey(ctx context.Context, in *SignSshKeyRequest, opts ...grpc.CallOption) (*SignSshKeyResponse, error)
+	// GetSshAuthorities answers the public keys that certify hosts: lines for known_hosts after "@cert-authority *.DOMAIN ".
+	GetSshAuthorities(ctx context.Context, in *GetSshAuthoritiesRequest, opts ...grpc.CallOption) (*GetSshAuthoritiesResponse, error)
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	DeleteToken(ctx context.Context, in *DeleteTokenRequest, opts ...grpc.CallOption) (*WriteResponse, error)
@@ -1698,6 +2243,26 @@ func (c *accessServiceClient) IssueCertificate(ctx context.Context, in *IssueCer
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(IssueCertificateResponse)
 	err := c.cc.Invoke(ctx, AccessService_IssueCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accessServiceClient) SignSshKey(ctx context.Context, in *SignSshKeyRequest, opts ...grpc.CallOption) (*SignSshKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignSshKeyResponse)
+	err := c.cc.Invoke(ctx, AccessService_SignSshKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accessServiceClient) GetSshAuthorities(ctx context.Context, in *GetSshAuthoritiesRequest, opts ...grpc.CallOption) (*GetSshAuthoritiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSshAuthoritiesResponse)
+	err := c.cc.Invoke(ctx, AccessService_GetSshAuthorities_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1744,6 +2309,12 @@ type AccessServiceServer interface {
 	DeleteUser(context.Context, *DeleteUserRequest) (*WriteResponse, error)
 	// IssueCertificate signs a client certificate for an existing user.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
+	// SignSshKey certifies a public key of the caller for ssh logins on machines, for a short time. The certificate's principals
+	// are the caller's name and, as role:NAME, the roles that the caller has: accounts of the caller's name take the first,
+	// admin accounts role:admin, the others role:operator.
+	SignSshKey(context.Context, *SignSshKeyRequest) (*SignSshKeyResponse, error)
+	// GetSshAuthorities answers the public keys that certify hosts: lines for known_hosts after "@cert-authority *.DOMAIN ".
+	GetSshAuthorities(context.Context, *GetSshAuthoritiesRequest) (*GetSshAuthoritiesResponse, error)
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	DeleteToken(context.Context, *DeleteTokenRequest) (*WriteResponse, error)
@@ -1765,6 +2336,12 @@ func (UnimplementedAccessServiceServer) DeleteUser(context.Context, *DeleteUserR
 }
 func (UnimplementedAccessServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
+}
+func (UnimplementedAccessServiceServer) SignSshKey(context.Context, *SignSshKeyRequest) (*SignSshKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SignSshKey not implemented")
+}
+func (UnimplementedAccessServiceServer) GetSshAuthorities(context.Context, *GetSshAuthoritiesRequest) (*GetSshAuthoritiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSshAuthorities not implemented")
 }
 func (UnimplementedAccessServiceServer) ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTokens not implemented")
@@ -1850,6 +2427,42 @@ func _AccessService_IssueCertificate_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_SignSshKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignSshKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).SignSshKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_SignSshKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).SignSshKey(ctx, req.(*SignSshKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccessService_GetSshAuthorities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSshAuthoritiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).GetSshAuthorities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_GetSshAuthorities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).GetSshAuthorities(ctx, req.(*GetSshAuthoritiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AccessService_ListTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTokensRequest)
 	if err := dec(in); err != nil {
@@ -1922,6 +2535,14 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueCertificate",
 			Handler:    _AccessService_IssueCertificate_Handler,
+		},
+		{
+			MethodName: "SignSshKey",
+			Handler:    _AccessService_SignSshKey_Handler,
+		},
+		{
+			MethodName: "GetSshAuthorities",
+			Handler:    _AccessService_GetSshAuthorities_Handler,
 		},
 		{
 			MethodName: "ListTokens",

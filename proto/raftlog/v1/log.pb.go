@@ -181,6 +181,8 @@ type Command struct {
 	//	*Command_HandOver
 	//	*Command_RecordNotice
 	//	*Command_AdoptMachine
+	//	*Command_PutSecret
+	//	*Command_BeginReboot
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,6 +450,24 @@ func (x *Command) GetAdoptMachine() *AdoptMachine {
 	return nil
 }
 
+func (x *Command) GetPutSecret() *PutSecret {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutSecret); ok {
+			return x.PutSecret
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginReboot() *BeginReboot {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_BeginReboot); ok {
+			return x.BeginReboot
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -552,6 +572,14 @@ type Command_AdoptMachine struct {
 	AdoptMachine *AdoptMachine `protobuf:"bytes,25,opt,name=adopt_machine,json=adoptMachine,proto3,oneof"`
 }
 
+type Command_PutSecret struct {
+	PutSecret *PutSecret `protobuf:"bytes,26,opt,name=put_secret,json=putSecret,proto3,oneof"`
+}
+
+type Command_BeginReboot struct {
+	BeginReboot *BeginReboot `protobuf:"bytes,27,opt,name=begin_reboot,json=beginReboot,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_PutMember) isCommand_Kind() {}
@@ -601,6 +629,10 @@ func (*Command_HandOver) isCommand_Kind() {}
 func (*Command_RecordNotice) isCommand_Kind() {}
 
 func (*Command_AdoptMachine) isCommand_Kind() {}
+
+func (*Command_PutSecret) isCommand_Kind() {}
+
+func (*Command_BeginReboot) isCommand_Kind() {}
 
 // InitCluster is the first command of a cluster.
 type InitCluster struct {
@@ -1508,7 +1540,9 @@ type ReportMachine struct {
 	Agent  *v1.AgentStatus        `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
 	Proofs []*v1.Proof            `protobuf:"bytes,3,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	// Events are drift and errors to record.
-	Events        []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Facts where they changed.
+	Facts         *v1.Facts `protobuf:"bytes,5,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1571,6 +1605,13 @@ func (x *ReportMachine) GetEvents() []*v1.Event {
 	return nil
 }
 
+func (x *ReportMachine) GetFacts() *v1.Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
 type RecordEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Event         *v1.Event              `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
@@ -1625,7 +1666,9 @@ type Authority struct {
 	// Certificate is self-signed, in DER.
 	Certificate []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// SealedKey is the PKCS #8 key, encrypted with the cluster's data key.
-	SealedKey     []byte `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
+	SealedKey []byte `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
+	// Purpose is empty for TLS, or ssh: certificate is then the public key in the wire format of SSH (RFC 4253 section 6.6).
+	Purpose       string `protobuf:"bytes,5,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1688,6 +1731,13 @@ func (x *Authority) GetSealedKey() []byte {
 	return nil
 }
 
+func (x *Authority) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
 type PutAuthority struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
@@ -1740,8 +1790,12 @@ type SealedKey struct {
 	Wrapped map[string][]byte `protobuf:"bytes,2,rep,name=wrapped,proto3" json:"wrapped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// SealedTokenKey is the HMAC key of join tokens, encrypted with the data key.
 	SealedTokenKey []byte `protobuf:"bytes,3,opt,name=sealed_token_key,json=sealedTokenKey,proto3" json:"sealed_token_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Newest and oldest are the versions of the data keys that are wrapped: the newest encrypts, and what is of one before the
+	// oldest cannot be decrypted any more. 0 in rows of feature levels below 3.
+	Newest        uint64 `protobuf:"varint,4,opt,name=newest,proto3" json:"newest,omitempty"`
+	Oldest        uint64 `protobuf:"varint,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SealedKey) Reset() {
@@ -1795,9 +1849,25 @@ func (x *SealedKey) GetSealedTokenKey() []byte {
 	return nil
 }
 
+func (x *SealedKey) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *SealedKey) GetOldest() uint64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
 type PutSealedKey struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *SealedKey             `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   *SealedKey             `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Secrets encrypted anew with the key; those that it would leave behind refuse the command.
+	Secrets       []*v1.Secret `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1839,6 +1909,136 @@ func (x *PutSealedKey) GetKey() *SealedKey {
 	return nil
 }
 
+func (x *PutSealedKey) GetSecrets() []*v1.Secret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// PutSecret creates or replaces a secret. Its revision must be one more than the present one, its key version the present.
+type PutSecret struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        *v1.Secret             `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSecret) Reset() {
+	*x = PutSecret{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSecret) ProtoMessage() {}
+
+func (x *PutSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSecret.ProtoReflect.Descriptor instead.
+func (*PutSecret) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PutSecret) GetSecret() *v1.Secret {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *PutSecret) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+// BeginReboot records that a machine is asked to boot again. It ends when the agent reports another boot id, or at the deadline.
+type BeginReboot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// BootId must be the present one.
+	BootId        string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginReboot) Reset() {
+	*x = BeginReboot{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginReboot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginReboot) ProtoMessage() {}
+
+func (x *BeginReboot) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginReboot.ProtoReflect.Descriptor instead.
+func (*BeginReboot) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BeginReboot) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BeginReboot) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *BeginReboot) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BeginReboot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
 // JoinToken lets one new server join.
 type JoinToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1852,7 +2052,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2064,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2077,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1917,7 +2117,7 @@ type PutJoinToken struct {
 
 func (x *PutJoinToken) Reset() {
 	*x = PutJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2129,7 @@ func (x *PutJoinToken) String() string {
 func (*PutJoinToken) ProtoMessage() {}
 
 func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2142,7 @@ func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJoinToken.ProtoReflect.Descriptor instead.
 func (*PutJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutJoinToken) GetToken() *JoinToken {
@@ -1963,7 +2163,7 @@ type UseJoinToken struct {
 
 func (x *UseJoinToken) Reset() {
 	*x = UseJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2175,7 @@ func (x *UseJoinToken) String() string {
 func (*UseJoinToken) ProtoMessage() {}
 
 func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2188,7 @@ func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseJoinToken.ProtoReflect.Descriptor instead.
 func (*UseJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UseJoinToken) GetId() string {
@@ -2021,7 +2221,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2233,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2246,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -2067,7 +2267,7 @@ type BeginIncarnation struct {
 
 func (x *BeginIncarnation) Reset() {
 	*x = BeginIncarnation{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2279,7 @@ func (x *BeginIncarnation) String() string {
 func (*BeginIncarnation) ProtoMessage() {}
 
 func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2292,7 @@ func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
 func (*BeginIncarnation) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BeginIncarnation) GetIncarnation() uint64 {
@@ -2119,7 +2319,7 @@ type ForgetMachine struct {
 
 func (x *ForgetMachine) Reset() {
 	*x = ForgetMachine{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2331,7 @@ func (x *ForgetMachine) String() string {
 func (*ForgetMachine) ProtoMessage() {}
 
 func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2344,7 @@ func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetMachine.ProtoReflect.Descriptor instead.
 func (*ForgetMachine) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ForgetMachine) GetId() string {
@@ -2165,7 +2365,7 @@ type BootStage struct {
 
 func (x *BootStage) Reset() {
 	*x = BootStage{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2377,7 @@ func (x *BootStage) String() string {
 func (*BootStage) ProtoMessage() {}
 
 func (x *BootStage) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2390,7 @@ func (x *BootStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStage.ProtoReflect.Descriptor instead.
 func (*BootStage) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BootStage) GetId() string {
@@ -2228,7 +2428,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2440,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2453,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotRecord) GetRow() isSnapshotRecord_Row {
@@ -2413,7 +2613,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_raftlog_v1_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2625,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_raftlog_v1_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2638,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2470,7 +2670,7 @@ type AppliedRequest struct {
 
 func (x *AppliedRequest) Reset() {
 	*x = AppliedRequest{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_raftlog_v1_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2682,7 @@ func (x *AppliedRequest) String() string {
 func (*AppliedRequest) ProtoMessage() {}
 
 func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_raftlog_v1_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2695,7 @@ func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
 func (*AppliedRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AppliedRequest) GetId() string {
@@ -2538,7 +2738,7 @@ var File_raftlog_v1_log_proto protoreflect.FileDescriptor
 const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"\x14raftlog/v1/log.proto\x12\n" +
-	"raftlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1aprovisionr/v1/object.proto\x1a\x18provisionr/v1/pool.proto\"8\n" +
+	"raftlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/meta.proto\x1a\x1aprovisionr/v1/object.proto\x1a\x18provisionr/v1/pool.proto\x1a\x1aprovisionr/v1/secret.proto\"8\n" +
 	"\x05Entry\x12/\n" +
 	"\brequests\x18\x01 \x03(\v2\x13.raftlog.v1.RequestR\brequests\"\xcc\x01\n" +
 	"\aRequest\x12\x0e\n" +
@@ -2546,7 +2746,7 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12-\n" +
 	"\x06caller\x18\x03 \x01(\v2\x15.provisionr.v1.CallerR\x06caller\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12-\n" +
-	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\xb7\f\n" +
+	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\xad\r\n" +
 	"\aCommand\x12<\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x17.raftlog.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\n" +
@@ -2578,7 +2778,10 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"boot_stage\x18\x16 \x01(\v2\x15.raftlog.v1.BootStageH\x00R\tbootStage\x123\n" +
 	"\thand_over\x18\x17 \x01(\v2\x14.raftlog.v1.HandOverH\x00R\bhandOver\x12?\n" +
 	"\rrecord_notice\x18\x18 \x01(\v2\x18.raftlog.v1.RecordNoticeH\x00R\frecordNotice\x12?\n" +
-	"\radopt_machine\x18\x19 \x01(\v2\x18.raftlog.v1.AdoptMachineH\x00R\fadoptMachineB\x06\n" +
+	"\radopt_machine\x18\x19 \x01(\v2\x18.raftlog.v1.AdoptMachineH\x00R\fadoptMachine\x126\n" +
+	"\n" +
+	"put_secret\x18\x1a \x01(\v2\x15.raftlog.v1.PutSecretH\x00R\tputSecret\x12<\n" +
+	"\fbegin_reboot\x18\x1b \x01(\v2\x17.raftlog.v1.BeginRebootH\x00R\vbeginRebootB\x06\n" +
 	"\x04kind\"p\n" +
 	"\vInitCluster\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.provisionr.v1.ClusterR\acluster\x12/\n" +
@@ -2640,31 +2843,44 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"F\n" +
 	"\vSessionSeen\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
-	"\x0fkey_fingerprint\x18\x02 \x01(\tR\x0ekeyFingerprint\"\xad\x01\n" +
+	"\x0fkey_fingerprint\x18\x02 \x01(\tR\x0ekeyFingerprint\"\xd9\x01\n" +
 	"\rReportMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05agent\x18\x02 \x01(\v2\x1a.provisionr.v1.AgentStatusR\x05agent\x12,\n" +
 	"\x06proofs\x18\x03 \x03(\v2\x14.provisionr.v1.ProofR\x06proofs\x12,\n" +
-	"\x06events\x18\x04 \x03(\v2\x14.provisionr.v1.EventR\x06events\"9\n" +
+	"\x06events\x18\x04 \x03(\v2\x14.provisionr.v1.EventR\x06events\x12*\n" +
+	"\x05facts\x18\x05 \x01(\v2\x14.provisionr.v1.FactsR\x05facts\"9\n" +
 	"\vRecordEvent\x12*\n" +
-	"\x05event\x18\x01 \x01(\v2\x14.provisionr.v1.EventR\x05event\"r\n" +
+	"\x05event\x18\x01 \x01(\v2\x14.provisionr.v1.EventR\x05event\"\x8c\x01\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x1d\n" +
 	"\n" +
-	"sealed_key\x18\x04 \x01(\fR\tsealedKey\"C\n" +
+	"sealed_key\x18\x04 \x01(\fR\tsealedKey\x12\x18\n" +
+	"\apurpose\x18\x05 \x01(\tR\apurpose\"C\n" +
 	"\fPutAuthority\x123\n" +
-	"\tauthority\x18\x01 \x01(\v2\x15.raftlog.v1.AuthorityR\tauthority\"\xc9\x01\n" +
+	"\tauthority\x18\x01 \x01(\v2\x15.raftlog.v1.AuthorityR\tauthority\"\xf9\x01\n" +
 	"\tSealedKey\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12<\n" +
 	"\awrapped\x18\x02 \x03(\v2\".raftlog.v1.SealedKey.WrappedEntryR\awrapped\x12(\n" +
-	"\x10sealed_token_key\x18\x03 \x01(\fR\x0esealedTokenKey\x1a:\n" +
+	"\x10sealed_token_key\x18\x03 \x01(\fR\x0esealedTokenKey\x12\x16\n" +
+	"\x06newest\x18\x04 \x01(\x04R\x06newest\x12\x16\n" +
+	"\x06oldest\x18\x05 \x01(\x04R\x06oldest\x1a:\n" +
 	"\fWrappedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"7\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"h\n" +
 	"\fPutSealedKey\x12'\n" +
-	"\x03key\x18\x01 \x01(\v2\x15.raftlog.v1.SealedKeyR\x03key\"\x8f\x01\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.raftlog.v1.SealedKeyR\x03key\x12/\n" +
+	"\asecrets\x18\x02 \x03(\v2\x15.provisionr.v1.SecretR\asecrets\"L\n" +
+	"\tPutSecret\x12-\n" +
+	"\x06secret\x18\x01 \x01(\v2\x15.provisionr.v1.SecretR\x06secret\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\"\x86\x01\n" +
+	"\vBeginReboot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\x8f\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x124\n" +
@@ -2724,7 +2940,7 @@ func file_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_log_proto_rawDescData
 }
 
-var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_raftlog_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: raftlog.v1.Entry
 	(*Request)(nil),               // 1: raftlog.v1.Request
@@ -2750,35 +2966,39 @@ var file_raftlog_v1_log_proto_goTypes = []any{
 	(*PutAuthority)(nil),          // 21: raftlog.v1.PutAuthority
 	(*SealedKey)(nil),             // 22: raftlog.v1.SealedKey
 	(*PutSealedKey)(nil),          // 23: raftlog.v1.PutSealedKey
-	(*JoinToken)(nil),             // 24: raftlog.v1.JoinToken
-	(*PutJoinToken)(nil),          // 25: raftlog.v1.PutJoinToken
-	(*UseJoinToken)(nil),          // 26: raftlog.v1.UseJoinToken
-	(*SetFeatureLevel)(nil),       // 27: raftlog.v1.SetFeatureLevel
-	(*BeginIncarnation)(nil),      // 28: raftlog.v1.BeginIncarnation
-	(*ForgetMachine)(nil),         // 29: raftlog.v1.ForgetMachine
-	(*BootStage)(nil),             // 30: raftlog.v1.BootStage
-	(*SnapshotRecord)(nil),        // 31: raftlog.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 32: raftlog.v1.SnapshotHeader
-	(*AppliedRequest)(nil),        // 33: raftlog.v1.AppliedRequest
-	nil,                           // 34: raftlog.v1.SealedKey.WrappedEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*v1.Caller)(nil),             // 36: provisionr.v1.Caller
-	(*v1.Cluster)(nil),            // 37: provisionr.v1.Cluster
-	(*v1.Object)(nil),             // 38: provisionr.v1.Object
-	(*v1.Member)(nil),             // 39: provisionr.v1.Member
-	(*v1.Notice)(nil),             // 40: provisionr.v1.Notice
-	(*v1.LaunchRequest)(nil),      // 41: provisionr.v1.LaunchRequest
-	(v1.Phase)(0),                 // 42: provisionr.v1.Phase
-	(*v1.BootEvidence)(nil),       // 43: provisionr.v1.BootEvidence
-	(*v1.AgentStatus)(nil),        // 44: provisionr.v1.AgentStatus
-	(*v1.Proof)(nil),              // 45: provisionr.v1.Proof
-	(*v1.Event)(nil),              // 46: provisionr.v1.Event
-	(*v1.Version)(nil),            // 47: provisionr.v1.Version
+	(*PutSecret)(nil),             // 24: raftlog.v1.PutSecret
+	(*BeginReboot)(nil),           // 25: raftlog.v1.BeginReboot
+	(*JoinToken)(nil),             // 26: raftlog.v1.JoinToken
+	(*PutJoinToken)(nil),          // 27: raftlog.v1.PutJoinToken
+	(*UseJoinToken)(nil),          // 28: raftlog.v1.UseJoinToken
+	(*SetFeatureLevel)(nil),       // 29: raftlog.v1.SetFeatureLevel
+	(*BeginIncarnation)(nil),      // 30: raftlog.v1.BeginIncarnation
+	(*ForgetMachine)(nil),         // 31: raftlog.v1.ForgetMachine
+	(*BootStage)(nil),             // 32: raftlog.v1.BootStage
+	(*SnapshotRecord)(nil),        // 33: raftlog.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 34: raftlog.v1.SnapshotHeader
+	(*AppliedRequest)(nil),        // 35: raftlog.v1.AppliedRequest
+	nil,                           // 36: raftlog.v1.SealedKey.WrappedEntry
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*v1.Caller)(nil),             // 38: provisionr.v1.Caller
+	(*v1.Cluster)(nil),            // 39: provisionr.v1.Cluster
+	(*v1.Object)(nil),             // 40: provisionr.v1.Object
+	(*v1.Member)(nil),             // 41: provisionr.v1.Member
+	(*v1.Notice)(nil),             // 42: provisionr.v1.Notice
+	(*v1.LaunchRequest)(nil),      // 43: provisionr.v1.LaunchRequest
+	(v1.Phase)(0),                 // 44: provisionr.v1.Phase
+	(*v1.BootEvidence)(nil),       // 45: provisionr.v1.BootEvidence
+	(*v1.AgentStatus)(nil),        // 46: provisionr.v1.AgentStatus
+	(*v1.Proof)(nil),              // 47: provisionr.v1.Proof
+	(*v1.Event)(nil),              // 48: provisionr.v1.Event
+	(*v1.Facts)(nil),              // 49: provisionr.v1.Facts
+	(*v1.Secret)(nil),             // 50: provisionr.v1.Secret
+	(*v1.Version)(nil),            // 51: provisionr.v1.Version
 }
 var file_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: raftlog.v1.Entry.requests:type_name -> raftlog.v1.Request
-	35, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
-	36, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
+	37, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
+	38, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
 	2,  // 3: raftlog.v1.Request.command:type_name -> raftlog.v1.Command
 	3,  // 4: raftlog.v1.Command.init_cluster:type_name -> raftlog.v1.InitCluster
 	4,  // 5: raftlog.v1.Command.put_member:type_name -> raftlog.v1.PutMember
@@ -2796,51 +3016,57 @@ var file_raftlog_v1_log_proto_depIdxs = []int32{
 	19, // 17: raftlog.v1.Command.record_event:type_name -> raftlog.v1.RecordEvent
 	21, // 18: raftlog.v1.Command.put_authority:type_name -> raftlog.v1.PutAuthority
 	23, // 19: raftlog.v1.Command.put_sealed_key:type_name -> raftlog.v1.PutSealedKey
-	25, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
-	26, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
-	27, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
-	28, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
-	29, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
-	30, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
+	27, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
+	28, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
+	29, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
+	30, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
+	31, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
+	32, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
 	10, // 26: raftlog.v1.Command.hand_over:type_name -> raftlog.v1.HandOver
 	11, // 27: raftlog.v1.Command.record_notice:type_name -> raftlog.v1.RecordNotice
 	12, // 28: raftlog.v1.Command.adopt_machine:type_name -> raftlog.v1.AdoptMachine
-	37, // 29: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
-	38, // 30: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
-	39, // 31: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
-	38, // 32: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
-	40, // 33: raftlog.v1.RecordNotice.notice:type_name -> provisionr.v1.Notice
-	41, // 34: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
-	35, // 35: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
-	42, // 36: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
-	42, // 37: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
-	35, // 38: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
-	43, // 39: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
-	35, // 40: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
-	44, // 41: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
-	45, // 42: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
-	46, // 43: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
-	46, // 44: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
-	20, // 45: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
-	34, // 46: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
-	22, // 47: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
-	35, // 48: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	24, // 49: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
-	32, // 50: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
-	37, // 51: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
-	38, // 52: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
-	45, // 53: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
-	20, // 54: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
-	22, // 55: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
-	24, // 56: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
-	33, // 57: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
-	47, // 58: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
-	47, // 59: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	24, // 29: raftlog.v1.Command.put_secret:type_name -> raftlog.v1.PutSecret
+	25, // 30: raftlog.v1.Command.begin_reboot:type_name -> raftlog.v1.BeginReboot
+	39, // 31: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
+	40, // 32: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
+	41, // 33: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
+	40, // 34: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
+	42, // 35: raftlog.v1.RecordNotice.notice:type_name -> provisionr.v1.Notice
+	43, // 36: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
+	37, // 37: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
+	44, // 38: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
+	44, // 39: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
+	37, // 40: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
+	45, // 41: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
+	37, // 42: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
+	46, // 43: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
+	47, // 44: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
+	48, // 45: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
+	49, // 46: raftlog.v1.ReportMachine.facts:type_name -> provisionr.v1.Facts
+	48, // 47: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
+	20, // 48: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
+	36, // 49: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
+	22, // 50: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
+	50, // 51: raftlog.v1.PutSealedKey.secrets:type_name -> provisionr.v1.Secret
+	50, // 52: raftlog.v1.PutSecret.secret:type_name -> provisionr.v1.Secret
+	37, // 53: raftlog.v1.BeginReboot.deadline:type_name -> google.protobuf.Timestamp
+	37, // 54: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	26, // 55: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
+	34, // 56: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
+	39, // 57: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
+	40, // 58: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
+	47, // 59: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
+	20, // 60: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
+	22, // 61: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
+	26, // 62: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
+	35, // 63: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
+	51, // 64: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
+	51, // 65: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_log_proto_init() }
@@ -2874,8 +3100,10 @@ func file_raftlog_v1_log_proto_init() {
 		(*Command_HandOver)(nil),
 		(*Command_RecordNotice)(nil),
 		(*Command_AdoptMachine)(nil),
+		(*Command_PutSecret)(nil),
+		(*Command_BeginReboot)(nil),
 	}
-	file_raftlog_v1_log_proto_msgTypes[31].OneofWrappers = []any{
+	file_raftlog_v1_log_proto_msgTypes[33].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Cluster)(nil),
 		(*SnapshotRecord_Object)(nil),
@@ -2892,7 +3120,7 @@ func file_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_log_proto_rawDesc), len(file_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -96,7 +96,7 @@ func (w *World) RunAgents(ctx context.Context) {
 		}
 		running := map[string]bool{}
 		for _, i := range w.Instances() {
-			if i.Running && !running[i.MachineID] {
+			if i.Running && !running[i.MachineID] && !w.away(i.MachineID) {
 				running[i.MachineID] = true
 				w.agent(i.MachineID)
 			}
@@ -145,9 +145,13 @@ func (w *World) report(s *state.Snapshot, m *provisionrv1.Machine) {
 	id := m.GetMetadata().GetName()
 	hash := DesiredHash(s, id)
 	report := &raftlogv1.ReportMachine{Id: id}
-	if m.GetStatus().GetAgent().GetDesiredHash() != hash {
+	boot := w.bootID(id)
+	if agent := m.GetStatus().GetAgent(); agent.GetDesiredHash() != hash || agent.GetBootId() != boot {
 		generation := s.Pool(m.GetSpec().GetPool()).GetMetadata().GetGeneration()
-		report.Agent = &provisionrv1.AgentStatus{Version: "1", DesiredHash: hash, Converged: true, PoolGeneration: generation}
+		report.Agent = &provisionrv1.AgentStatus{Version: "1", BootId: boot, DesiredHash: hash, Converged: true, PoolGeneration: generation}
+	}
+	if why := w.rebootRequired(id, m.GetSpec().GetSlot()); why != m.GetStatus().GetFacts().GetRebootRequired() {
+		report.Facts = &provisionrv1.Facts{RebootRequired: why}
 	}
 	prove := func(subject, assumption string, holds bool) {
 		outcome := provisionrv1.ProofState_PROOF_STATE_PROVEN
@@ -165,7 +169,7 @@ func (w *World) report(s *state.Snapshot, m *provisionrv1.Machine) {
 	for peer := range peersOf(s, m) {
 		prove(peer, "peer.dns", true)
 	}
-	if report.Agent != nil || len(report.Proofs) > 0 {
+	if report.Agent != nil || report.Facts != nil || len(report.Proofs) > 0 {
 		_ = w.Do(&raftlogv1.Command{Kind: &raftlogv1.Command_ReportMachine{ReportMachine: report}})
 	}
 }

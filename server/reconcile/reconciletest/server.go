@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/provider"
@@ -46,7 +47,7 @@ func (w *World) Start(ctx context.Context, hook Hook) *Server {
 		registry.Set(name, s.mortal(p))
 	}
 	c := reconcile.Config{
-		Member: "s1", Leadership: s, Store: w.store, Providers: &registry, Sessions: w, Tokens: s,
+		Member: "s1", Leadership: s, Store: w.store, Providers: &registry, Sessions: w, Tokens: s, Agents: s,
 		Logger: slog.New(slog.DiscardHandler), DesiredHash: DesiredHash,
 		Seed: func(*state.Snapshot, *provisionrv1.Network) (*provisionrv1.Seed, error) { return Seed(), nil },
 		Hook: func(point string) {
@@ -124,6 +125,14 @@ func (s *Server) Do(ctx context.Context, caller *provisionrv1.Caller, _ string, 
 		s.world.t.Errorf("the loop calls as %v", caller)
 	}
 	return s.world.store.Read().Version(), s.world.Do(c)
+}
+
+// Ask implements reconcile.Agents.
+func (s *Server) Ask(ctx context.Context, id string, ask *agentv1.Ask) (*agentv1.Answer, error) {
+	if err := s.alive(); err != nil {
+		return nil, err
+	}
+	return s.world.Ask(ctx, id, ask)
 }
 
 // MachineToken implements reconcile.Tokens.

@@ -80,6 +80,10 @@ type World struct {
 	// appeared is when each instance was first seen running.
 	appeared map[string]time.Time
 	broken   func(slot string) bool
+	// boots counts those of each machine beside the first; back is when it is there again.
+	reboots Reboots
+	boots   map[string]int
+	back    map[string]time.Time
 }
 
 // Run makes a bubble and a world in it, with its agents at work, and runs f there. The context ends with f.
@@ -105,6 +109,7 @@ func New(t testing.TB, c Config) *World {
 	w := &World{
 		Config: c, t: t, store: state.New(), sessions: map[string]bool{}, changed: make(chan struct{}),
 		appeared: map[string]time.Time{}, broken: func(string) bool { return false },
+		boots: map[string]int{}, back: map[string]time.Time{},
 	}
 	if w.Instances == nil {
 		w.Instances = w.recorded

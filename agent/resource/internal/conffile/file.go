@@ -31,6 +31,10 @@ type File struct {
 	Owner *host.Owner
 	// Absent says that there shall be no file; the other fields are not looked at.
 	Absent bool
+	// Public says that what the file holds is no secret although not everybody may read it, as public keys: a diff shows it.
+	Public bool
+	// Secret names the secrets that Content is made of, as people may read it. Not empty, no diff shows any content.
+	Secret string
 }
 
 // Seen remembers a file that was found as desired. The zero value remembers nothing. It belongs to one desired File.
@@ -91,7 +95,15 @@ func missing(f *File) string {
 	if f.Absent {
 		return ""
 	}
-	return textdiff.Bound(f.Path + ": missing\n" + textdiff.Contents(f.Path, nil, f.Content, f.secret()))
+	return textdiff.Bound(f.Path + ": missing\n" + f.contents(nil, 0o644))
+}
+
+// contents shows how present content, of a file with a mode, differs from what is wanted.
+func (f *File) contents(now []byte, mode fs.FileMode) string {
+	if f.Secret != "" && !bytes.Equal(now, f.Content) {
+		return f.Path + ": content differs (" + f.Secret + ")"
+	}
+	return textdiff.Contents(f.Path, now, f.Content, !f.Public && (f.secret() || secret(mode)))
 }
 
 func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (string, error) {
@@ -116,7 +128,7 @@ func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (
 	if err != nil {
 		return "", err
 	}
-	diffs = append(diffs, textdiff.Contents(f.Path, content, f.Content, f.secret() || secret(info.Mode())))
+	diffs = append(diffs, f.contents(content, info.Mode()))
 	diff := textdiff.Join(diffs...)
 	// A write within the clock's last tick would leave the same times: such a file is compared again next time.
 	if diff == "" && time.Since(info.ModTime()) > time.Second {

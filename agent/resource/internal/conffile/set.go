@@ -113,3 +113,14 @@ func List(h *host.Host, dir, pattern string) ([]string, error) {
 	}
 	return names, nil
 }
+
+// IsLink reports whether there is a symbolic link at a path.
+func IsLink(h *host.Host, name string) bool {
+	dir, base, err := Parent(h, name, false)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	info, err := dir.Lstat(base)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}

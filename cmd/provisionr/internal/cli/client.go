@@ -52,6 +52,8 @@ type client struct {
 	watch     provisionrv1.WatchServiceClient
 	cluster   provisionrv1.ClusterServiceClient
 	access    provisionrv1.AccessServiceClient
+	vpns      provisionrv1.VpnServiceClient
+	secrets   provisionrv1.SecretServiceClient
 }
 
 // run makes a command's RunE out of a function that needs a connection. Errors lose their RPC form here.
@@ -132,6 +134,7 @@ func (o *options) dial() (*client, error) {
 		machines: provisionrv1.NewMachineServiceClient(conn), infra: provisionrv1.NewInfraServiceClient(conn),
 		events: provisionrv1.NewEventServiceClient(conn), watch: provisionrv1.NewWatchServiceClient(conn),
 		cluster: provisionrv1.NewClusterServiceClient(conn), access: provisionrv1.NewAccessServiceClient(conn),
+		vpns: provisionrv1.NewVpnServiceClient(conn), secrets: provisionrv1.NewSecretServiceClient(conn),
 	}, nil
 }
 

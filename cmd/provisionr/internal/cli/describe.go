@@ -148,6 +148,7 @@ func describeMachine(ctx context.Context, c *client, w io.Writer, name string) e
 	d.field("reason", s.GetReason())
 	d.field("quarantined", s.GetQuarantined())
 	d.field("address", s.GetAddress())
+	d.field("vpn address", s.GetVpnAddress())
 	d.field("provider", m.GetSpec().GetProvider())
 	d.field("provider id", s.GetProviderId())
 	d.field("launch attempt", dec(s.GetAttempt()))
@@ -156,6 +157,13 @@ func describeMachine(ctx context.Context, c *client, w io.Writer, name string) e
 		d.field("agent", a.GetVersion())
 		d.field("converged", fmt.Sprintf("%v, generation %d", a.GetConverged(), a.GetPoolGeneration()))
 		d.field("agent says", a.GetMessage())
+	}
+	if f := s.GetFacts(); f != nil {
+		d.field("system", strings.TrimSpace(f.GetOsRelease()+" "+f.GetKernel()+" "+f.GetArchitecture()))
+		d.field("must boot again", f.GetRebootRequired())
+	}
+	if r := s.GetReboot(); r != nil {
+		d.field("boots again", fmt.Sprintf("asked %s ago: %s", age(r.GetSince()), r.GetReason()))
 	}
 	if e := s.GetEvidence().GetConsole(); e != "" {
 		d.title("Console of the failed boot")

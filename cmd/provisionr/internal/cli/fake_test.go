@@ -37,6 +37,7 @@ type fake struct {
 	provisionrv1.UnimplementedClusterServiceServer
 	provisionrv1.UnimplementedAccessServiceServer
 
+	vault
 	authority *pki.Authority
 	address   string
 
@@ -56,7 +57,7 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{authority: authority, index: 1, pools: map[string]*provisionrv1.Pool{}, machines: map[string]*provisionrv1.Machine{}, snapshot: []byte("state")}
+	f := &fake{vault: newVault(), authority: authority, index: 1, pools: map[string]*provisionrv1.Pool{}, machines: map[string]*provisionrv1.Machine{}, snapshot: []byte("state")}
 	key, chain := f.leaf(t, pki.Server, "s1")
 	certificate, err := pki.TLSCertificate(chain, key)
 	if err != nil {
@@ -84,6 +85,8 @@ func newFake(t *testing.T) *fake {
 	provisionrv1.RegisterWatchServiceServer(server, f)
 	provisionrv1.RegisterClusterServiceServer(server, f)
 	provisionrv1.RegisterAccessServiceServer(server, f)
+	provisionrv1.RegisterVpnServiceServer(server, f)
+	provisionrv1.RegisterSecretServiceServer(server, f)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -159,6 +162,9 @@ func (f *fake) Apply(_ context.Context, r *provisionrv1.ApplyRequest) (*provisio
 			f.pools[p.Metadata.Name] = p
 			f.resize(p)
 		}
+		if p := o.GetVpnPeer(); p != nil {
+			f.join(p)
+		}
 	}
 	f.index++
 	return &provisionrv1.ApplyResponse{Changes: changes, Version: f.version()}, nil
@@ -175,7 +181,7 @@ func (f *fake) resize(p *provisionrv1.Pool) {
 			f.machines[slot] = &provisionrv1.Machine{
 				Metadata: &provisionrv1.Metadata{Name: "m-" + slot, Created: timestamppb.Now()},
 				Spec:     &provisionrv1.MachineSpec{Pool: p.Metadata.Name, Slot: slot, Index: i, Fqdn: slot + ".provisionr.internal", Provider: "local"},
-				Status:   &provisionrv1.MachineStatus{Phase: provisionrv1.Phase_PHASE_PENDING, Address: fmt.Sprintf("10.88.0.%d", i+10)},
+				Status:   &provisionrv1.MachineStatus{Phase: provisionrv1.Phase_PHASE_PENDING, Address: fmt.Sprintf("10.88.0.%d", i+10), Facts: f.facts()},
 			}
 		}
 	}

@@ -47,7 +47,7 @@ func newGet(o *options) *cobra.Command {
 			ValidArgsFunction: o.completeNames(r),
 		}
 		formats := []string{"table", "wide", "json", "yaml", "name"}
-		if slices.Contains([]string{"pools", "zones", "networks", "providers", "users"}, r.name) {
+		if slices.Contains([]string{"pools", "zones", "networks", "providers", "users", "vpns", "vpn-peers"}, r.name) {
 			formats = append(formats, "manifest")
 		}
 		f.output.register(sub, formats...)

@@ -10,7 +10,7 @@ import (
 )
 
 func newMachine(o *options) *cobra.Command {
-	return group("machine", "Act on a machine", newAdopt(o))
+	return group("machine", "Act on a machine", newAdopt(o), newReboot(o))
 }
 
 func newAdopt(o *options) *cobra.Command {
@@ -40,5 +40,29 @@ Running the command again prints the same line again, until the machine has join
 		}),
 	}
 	cmd.Flags().StringVar(&address, "address", "", "the machine's address in its network (default: the one given before)")
+	return cmd
+}
+
+func newReboot(o *options) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "reboot NAME",
+		Short: "Have a machine boot again",
+		Long: `Have a machine boot again, if the safety of its pool allows it: what must not be unavailable together is not.
+
+The command ends when the machine has agreed. One that has not booted ten minutes later is degraded.`,
+		Example:           `  provisionr machine reboot web-2 --reason "a new kernel"`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: o.completeNames(resourceOf("machines")),
+		RunE: o.run(func(ctx context.Context, c *client, args []string) error {
+			_, err := c.machines.RebootMachine(ctx, &provisionrv1.RebootMachineRequest{Name: args[0], Reason: reason, RequestId: requestID()})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(o.streams.Out, "%s boots again\n", args[0])
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the history")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,26 +18,44 @@ import (
 type planFlags struct {
 	manifest manifestFlags
 	output   output
+	// machines asks the machines; timeout is how long each may take.
+	machines bool
+	timeout  time.Duration
 }
 
 func newPlan(o *options) *cobra.Command {
 	var f planFlags
 	cmd := &cobra.Command{
-		Use:   "plan -f FILE",
+		Use:   "plan -f FILE | plan --machines [-f FILE] [POOL]",
 		Short: "Say what applying a manifest would change",
-		Long:  "Say what applying a manifest would change, and change nothing.\n\nThe exit code is 0 if nothing would change, 2 if something would, and 1 for an error or where a provider\ncannot do what the manifest says.",
-		Args:  cobra.NoArgs,
+		Long:  "Say what applying a manifest would change, and change nothing.\n\nThe exit code is 0 if nothing would change, 2 if something would, and 1 for an error or where a provider\ncannot do what the manifest says.\n\nWith --machines the connected machines are asked: each compares itself with what it would be with the manifest or,\nwithout one, with what it should be now, and says what it would change. A machine that cannot be asked counts as a change.",
+		Example: `  provisionr plan -f examples/web.yaml
+  provisionr plan --machines -f examples/web.yaml
+  provisionr plan --machines web`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: o.completeNames(resourceOf("pools")),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		objects, err := f.manifest.read(o.streams) // before a server is needed
-		if err != nil {
-			return err
+		if len(args) > 0 && !f.machines {
+			return errs.New(errs.Invalid, "cannot plan %q: a pool is named with --machines only", args[0]).WithHint("name a manifest with -f")
 		}
-		return o.run(func(ctx context.Context, c *client, _ []string) error {
+		var objects []*provisionrv1.Object
+		if !f.machines || len(f.manifest.files) > 0 {
+			var err error
+			if objects, err = f.manifest.read(o.streams); err != nil { // before a server is needed
+				return err
+			}
+		}
+		return o.run(func(ctx context.Context, c *client, args []string) error {
+			if f.machines {
+				return runPlanMachines(ctx, c, o.streams, f, objects, strings.Join(args, ""))
+			}
 			return runPlan(ctx, c, o.streams, f, objects)
 		})(cmd, args)
 	}
 	f.manifest.register(cmd)
+	cmd.Flags().BoolVar(&f.machines, "machines", false, "have the machines say what they would change")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "with --machines: how long each machine may take")
 	f.output.register(cmd, "text", "json", "yaml")
 	return cmd
 }

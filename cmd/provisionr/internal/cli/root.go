@@ -57,11 +57,11 @@ services, forward and reverse DNS - and proves that they do.
 	flags.StringSliceVar(&o.servers, "server", nil, "HOST:PORT of servers, in place of the context's")
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Pools and machines:"}, &cobra.Group{ID: "cluster", Title: "Cluster and access:"})
 	for _, c := range []func(*options) *cobra.Command{
-		newPlan, newApply, newGet, newDescribe, newDelete, newScale, newVerify, newEvents, newExec, newSSH, newConsole, newMachine, newAudit, newDNS, newValidate,
+		newPlan, newApply, newGet, newDescribe, newDelete, newScale, newVerify, newEvents, newExec, newSSH, newConsole, newMachine, newAgents, newAudit, newDNS, newValidate,
 	} {
 		add(root, "main", c(o))
 	}
-	for _, c := range []func(*options) *cobra.Command{newCluster, newToken, newUser, newContext} {
+	for _, c := range []func(*options) *cobra.Command{newCluster, newVPN, newSecret, newToken, newUser, newContext} {
 		add(root, "cluster", c(o))
 	}
 	for _, c := range more {

@@ -97,8 +97,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"server": func(ts *testscript.TestScript, _ bool, _ []string) {
+			// With a role, the server certifies keys for ssh.
+			"server": func(ts *testscript.TestScript, _ bool, args []string) {
 				f := newFake(t)
+				for _, role := range args {
+					ts.Check(f.certifies(role))
+				}
 				f.addContext(t, ts.Getenv("PROVISIONR_CONFIG"))
 				ts.Setenv("SERVER", f.address)
 			},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -185,38 +186,70 @@ func proofCell(s provisionrv1.ProofState) cell {
 	return cell{"-", red}
 }
 
-// widestMatrix is the number of machines up to which they are columns, since assumptions have the longer names.
-const widestMatrix = 10
+const (
+	// widestMatrix is the number of machines up to which they are columns, since assumptions have the longer names.
+	widestMatrix = 10
+	// matrixWidth is how wide the matrix may be where the output is no terminal.
+	matrixWidth = 120
+)
 
 func (m matrix) write(w io.Writer) error {
-	t := table{header: []string{strings.ToUpper(m.pool)}}
-	if len(m.machines) <= widestMatrix {
-		for _, machine := range m.machines {
-			t.header = append(t.header, machineName(machine))
-		}
-		for _, a := range m.assumptions {
-			row := []any{a}
-			for _, machine := range m.machines {
-				row = append(row, proofCell(m.outcome(machine.GetMetadata().GetName(), a)))
-			}
-			t.add(row...)
-		}
-	} else {
-		t.header = append(t.header, m.assumptions...)
-		for _, machine := range m.machines {
-			row := []any{machineName(machine)}
-			for _, a := range m.assumptions {
-				row = append(row, proofCell(m.outcome(machine.GetMetadata().GetName(), a)))
-			}
-			t.add(row...)
-		}
+	width := matrixWidth
+	if columns, _, ok := size(w); ok {
+		width = columns
 	}
-	if err := t.write(w, colours(w)); err != nil {
-		return err
+	for i, t := range m.tables(width) {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if err := t.write(w, colours(w)); err != nil {
+			return err
+		}
 	}
 	m.writeDetails(w)
 	return nil
 }
+
+// tables lays the matrix out as one table, or as several below each other where one would be wider than the terminal. Each has
+// all rows, and at least one column.
+func (m matrix) tables(width int) []*table {
+	var machines, ids []string
+	for _, machine := range m.machines {
+		machines, ids = append(machines, machineName(machine)), append(ids, machine.GetMetadata().GetName())
+	}
+	rows, columns := m.assumptions, machines
+	at := func(row, column int) cell { return proofCell(m.outcome(ids[column], m.assumptions[row])) }
+	if len(machines) > widestMatrix {
+		rows, columns = machines, m.assumptions
+		at = func(row, column int) cell { return proofCell(m.outcome(ids[row], m.assumptions[column])) }
+	}
+	title := strings.ToUpper(m.pool)
+	first := utf8.RuneCountInString(title)
+	for _, r := range rows {
+		first = max(first, utf8.RuneCountInString(r))
+	}
+	var out []*table
+	for from := 0; from < len(columns) || len(out) == 0; {
+		to, used := from, first
+		for to < len(columns) && (to == from || used+columnWidth(columns[to]) <= width) {
+			used += columnWidth(columns[to])
+			to++
+		}
+		t := &table{header: append([]string{title}, columns[from:to]...)}
+		for r, name := range rows {
+			row := []any{name}
+			for c := from; c < to; c++ {
+				row = append(row, at(r, c))
+			}
+			t.add(row...)
+		}
+		out, from = append(out, t), to
+	}
+	return out
+}
+
+// columnWidth is that of a column of outcomes with the space before it: FAIL is the longest of them.
+func columnWidth(header string) int { return 3 + max(utf8.RuneCountInString(header), len("FAIL")) }
 
 // writeDetails says why proofs failed or are impossible, and sums up.
 func (m matrix) writeDetails(w io.Writer) {
