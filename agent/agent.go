@@ -85,11 +85,13 @@ type Watcher interface {
 	Status() []watch.Status
 }
 
-// Config of an Agent. All fields are required.
+// Config of an Agent. All fields but Program are required.
 type Config struct {
 	Host    *host.Host
 	Parts   Parts
 	Version string
+	// Program is the SHA-256 of the program that runs; empty where the agent has none of its own.
+	Program []byte
 	Logger  *slog.Logger
 }
 
@@ -161,7 +163,7 @@ func (a *Agent) wire(boot string) (err error) {
 	c := a.config
 	a.link, err = link.New(link.Config{
 		Identity: a.identity, Store: a.cache, Outbox: a.outbox, Runner: c.Parts.Commands, Desired: a.take, Verify: a.verify, Ask: a.ask,
-		Connected: a.connected, AgentVersion: c.Version, BootID: boot, Logger: c.Logger,
+		Connected: a.connected, AgentVersion: c.Version, Program: c.Program, BootID: boot, Logger: c.Logger,
 	})
 	if err != nil {
 		return err

@@ -50,6 +50,8 @@ type Config struct {
 	Connected func(server string)
 	// AgentVersion and BootID are told to the servers.
 	AgentVersion string
+	// Program is the SHA-256 of the agent's program; empty where it has none of its own.
+	Program []byte
 	BootID       string
 	Logger       *slog.Logger
 }

@@ -61,7 +61,7 @@ func start(t *testing.T, h host.Host) (r *rig, stop func()) {
 		t.Fatal(err)
 	}
 	l, err := link.New(link.Config{
-		Identity: r.identity, Store: store, Outbox: r.outbox, Runner: host.Processes{}, Logger: logger, AgentVersion: "test", BootID: "boot",
+		Identity: r.identity, Store: store, Outbox: r.outbox, Runner: host.Processes{}, Logger: logger, AgentVersion: "test", Program: []byte("hash"), BootID: "boot",
 		Desired: func(s *desired.State) { r.states <- s }, Ask: r.ask,
 		Verify: func(context.Context) { r.outbox.Put(&agentv1.Report{Message: "verified"}) },
 	})
@@ -130,7 +130,7 @@ func TestJoinAndReceiveDesiredState(t *testing.T) {
 	s := agenttest.New(t, nil)
 	r, _ := start(t, newMachine(t, s))
 	first := session(t, s)
-	if h := first.Hello; h.BootId != "boot" || h.AgentVersion != "test" || len(h.Have) != 0 || h.Clock == nil {
+	if h := first.Hello; h.BootId != "boot" || h.AgentVersion != "test" || string(h.Program) != "hash" || len(h.Have) != 0 || h.Clock == nil {
 		t.Errorf("hello %v", h)
 	}
 	d, components := agenttest.Desired(t, &agentv1.PoolComponent{Variables: map[string]string{"v": "1"}})

@@ -49,7 +49,9 @@ func (l *Link) session(ctx context.Context, client agentv1.AgentServiceClient) (
 	}
 	s := &session{Link: l, stream: stream, queue: make(chan *agentv1.AgentMessage, queueSize)}
 	sent := time.Now()
-	hello := &agentv1.Hello{AgentVersion: l.AgentVersion, BootId: l.BootID, Have: l.Store.Have(), Clock: timestamppb.New(sent)}
+	hello := &agentv1.Hello{
+		AgentVersion: l.AgentVersion, BootId: l.BootID, Have: l.Store.Have(), Clock: timestamppb.New(sent), Program: l.Program,
+	}
 	// Where Send fails, Recv tells why (grpc.ClientStream).
 	_ = stream.Send(&agentv1.AgentMessage{Kind: &agentv1.AgentMessage_Hello{Hello: hello}})
 	first, err := stream.Recv()

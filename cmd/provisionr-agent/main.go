@@ -25,6 +25,7 @@ import (
 
 	"github.com/provisionr/provisionr/agent"
 	"github.com/provisionr/provisionr/agent/host"
+	"github.com/provisionr/provisionr/agent/programs"
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/version"
 )
@@ -125,7 +126,12 @@ func keep(ctx context.Context, h *host.Host, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{Host: h, Parts: parts, Version: version.Version, Logger: logger})
+	// Not below the machine's root: it is this very process.
+	program, err := programs.Sum(&host.Host{Root: "/"}, "/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("cannot read the agent's own program: %w", err)
+	}
+	a, err := agent.New(agent.Config{Host: h, Parts: parts, Version: version.Version, Program: program, Logger: logger})
 	if err != nil {
 		return err
 	}
