@@ -132,7 +132,7 @@ func (d *dev) badBuild(t *testing.T) {
 		t.Fatal("no agents", err)
 	}
 	for _, path := range agents {
-		bad := "#!/bin/sh\n[ \"$1\" = --version ] && echo bad && exit 0\nexec sleep 100000\n"
+		bad := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] && echo '%s' && exit 0\nexec sleep 100000\n", output(t, path, "--version"))
 		if err := os.WriteFile(path, []byte(bad), 0o755); err != nil {
 			t.Fatal(err)
 		}

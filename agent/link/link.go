@@ -52,8 +52,8 @@ type Config struct {
 	AgentVersion string
 	// Program is the SHA-256 of the agent's program; empty where it has none of its own.
 	Program []byte
-	BootID       string
-	Logger       *slog.Logger
+	BootID  string
+	Logger  *slog.Logger
 }
 
 // Link keeps the machine connected.
