@@ -59,7 +59,7 @@ spec:
   sysctl: {net.core.somaxconn: "2048"}
   timezone: Europe/Berlin
   locale: C.UTF-8
-  ntp: {servers: ["%[1]s"], pools: ["%[1]s"]}
+  ntp: {servers: ["%[1]s"], pools: [2.debian.pool.ntp.org]}
   networking:
     addresses: [192.0.2.7/32]
     routes: [{to: 198.51.100.0/24, via: "%[1]s"}]

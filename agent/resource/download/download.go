@@ -28,7 +28,7 @@ const maxDownload = 16 << 30
 // New returns one resource for each download of the pool.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
-	client, err := fetch.New(s.Machine.GetHttpProxy(), s.Machine.GetNoProxy())
+	client, err := fetch.New(s.Machine)
 	db := accounts.NewReader(h)
 	for _, d := range s.Pool.GetDownloads() {
 		list = append(list, &download{host: h, accounts: db, want: d, client: client, broken: err, limits: defaultLimits})

@@ -45,7 +45,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	if s.Machine.GetOs().GetDistribution() == "fedora" {
 		l = dnfLayout
 	}
-	client, err := fetch.New(s.Machine.GetHttpProxy(), s.Machine.GetNoProxy())
+	client, err := fetch.New(s.Machine)
 	r := &sources{host: h, layout: l, repos: s.Pool.GetRepositories(), client: client, broken: err, keys: make(map[string][]byte)}
 	return []converge.Resource{r, &mirrors{host: h, layout: l, by: s.Machine.GetPackageMirrors()}}
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
+	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
 const (
@@ -29,22 +30,26 @@ const (
 
 // Client fetches. It is safe for several goroutines.
 type Client struct {
-	transport *transport
-	silence   time.Duration
+	// ways are tried in turn until a server answers.
+	ways    []*transport
+	silence time.Duration
 }
 
-// New returns a Client that goes through a proxy, where one is given, but for what noProxy names: hosts, domains with a
-// leading dot, ranges, host:port, or * for all.
-func New(proxy string, noProxy []string) (*Client, error) {
-	via, err := url.Parse(proxy)
+// New returns a Client of a machine. Where its proxy is for all programs, everything goes through it but for what noProxy names;
+// where it is the package manager's alone, it is the second way, for a machine that has no other.
+func New(m *agentv1.MachineComponent) (*Client, error) {
+	via, err := url.Parse(m.GetHttpProxy())
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "cannot use proxy %q: %w", proxy, err)
+		return nil, errs.New(errs.Invalid, "cannot use proxy %q: %w", Redacted(m.GetHttpProxy()), err)
 	}
-	t := &transport{noProxy: noProxy}
-	if proxy != "" {
-		t.proxy = via
+	c := &Client{silence: silence}
+	if m.GetHttpProxy() == "" || !m.GetProxyEnvironment() {
+		c.ways = append(c.ways, &transport{})
 	}
-	return &Client{t, silence}, nil
+	if m.GetHttpProxy() != "" {
+		c.ways = append(c.ways, &transport{proxy: via, noProxy: m.GetNoProxy()})
+	}
+	return c, nil
 }
 
 // Direct reports whether a URL is reached without the proxy.
@@ -144,7 +149,7 @@ func (c *Client) transfer(ctx context.Context, u string, offset int64, validator
 			req.Header.Set("If-Range", validator)
 		}
 	}
-	resp, err := c.transport.do(ctx, req)
+	resp, err := c.answer(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -159,6 +164,19 @@ func (c *Client) transfer(ctx context.Context, u string, offset int64, validator
 		return n, err
 	}))
 	return f(resp)
+}
+
+// answer returns the first answer that any way brings.
+func (c *Client) answer(ctx context.Context, req *http.Request) (*http.Response, error) {
+	var failed []error
+	for _, way := range c.ways {
+		resp, err := way.do(ctx, req)
+		if err == nil {
+			return resp, nil
+		}
+		failed = append(failed, err)
+	}
+	return nil, errors.Join(failed...)
 }
 
 type readerFunc func([]byte) (int, error)

@@ -28,8 +28,9 @@ type transport struct {
 	// proxy is nil where there is none.
 	proxy   *url.URL
 	noProxy []string
-	// tls is nil but in tests.
-	tls *tls.Config
+	// tls and resolve, which says where a server of host:port is, are nil but in tests.
+	tls     *tls.Config
+	resolve func(string) string
 }
 
 // do answers a request, following redirections. The answer's body holds the connection, which ends with ctx too.
@@ -114,7 +115,7 @@ func exchange(c net.Conn, write func(io.Writer) error, req *http.Request) (*http
 func (t *transport) open(ctx context.Context, u *url.URL, proxied bool) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("not connected within %s", openTimeout))
 	defer cancel()
-	to := address(u)
+	to := t.at(u)
 	if proxied {
 		to = address(t.proxy)
 	}
@@ -155,7 +156,7 @@ func (t *transport) secure(ctx context.Context, c net.Conn, u *url.URL) (net.Con
 func (t *transport) tunnel(ctx context.Context, c net.Conn, u *url.URL) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address(u)}, Host: address(u), Header: http.Header{}}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: t.at(u)}, Host: t.at(u), Header: http.Header{}}
 	if a := authorization(t.proxy); a != "" {
 		req.Header.Set("Proxy-Authorization", a)
 	}
@@ -175,6 +176,14 @@ func authorization(proxy *url.URL) string {
 	}
 	password, _ := proxy.User.Password()
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(proxy.User.Username()+":"+password))
+}
+
+// at is where a server is.
+func (t *transport) at(u *url.URL) string {
+	if t.resolve != nil {
+		return t.resolve(address(u))
+	}
+	return address(u)
 }
 
 // address is host:port of a URL.
