@@ -130,9 +130,6 @@ func New(c Config) (*Agent, error) {
 		c.Parts.Commands = noCommands{}
 	}
 	a := &Agent{config: c, linked: make(chan struct{}, 1), outbox: link.NewOutbox()}
-	if err := c.Host.MkdirAll(RunDir, 0o755); err != nil {
-		return nil, errs.New(errs.Internal, "cannot make %s: %w", RunDir, err)
-	}
 	boot, err := bootID(*c.Host)
 	if err != nil {
 		return nil, err
@@ -172,7 +169,7 @@ func (a *Agent) wire(boot string) (err error) {
 	a.canary, a.confirming = newListener("canary", c.Parts.Canary), newListener("confirmations", nil)
 	if c.Parts.Confirm != nil {
 		a.confirming.serve = func(ctx context.Context, address, machineID string) error {
-			return c.Parts.Confirm(ctx, address, machineID, a.confirming.began)
+			return c.Parts.Confirm(ctx, address, machineID, func() { a.confirming.began(address) })
 		}
 	}
 	runner := converge.Config{Done: a.ran, Now: a.reporter.now, Logger: c.Logger}
@@ -180,7 +177,7 @@ func (a *Agent) wire(boot string) (err error) {
 		if runner.Confirm, err = a.confirmer(boot); err != nil {
 			return err
 		}
-		a.upgrader, err = upgrade.New(upgrade.Config{Host: c.Host, Programs: a.programs, Timers: c.Parts.Timers, Running: running(), Logger: c.Logger})
+		a.upgrader, err = upgrade.New(upgrade.Config{Host: c.Host, Programs: a.programs, Timers: c.Parts.Timers, Running: running(), BootID: boot, Logger: c.Logger})
 		if err != nil {
 			return err
 		}
@@ -189,7 +186,7 @@ func (a *Agent) wire(boot string) (err error) {
 		return err
 	}
 	if c.Parts.Watcher != nil {
-		a.watcher, err = c.Parts.Watcher(a.runner.Touch, a.runner.Wake)
+		a.watcher, err = c.Parts.Watcher(a.runner.Touch, a.runner.Missed)
 		a.status.sources = a.watcher.Status
 	}
 	return err
@@ -205,6 +202,9 @@ func (noCommands) Stream(context.Context, host.Command, io.Writer, io.Writer) (i
 // bootID changes with each boot of the machine. A container has its host's in the kernel, so it gets one of its own, kept
 // where a boot clears it.
 func bootID(h host.Host) (string, error) {
+	if err := h.MkdirAll(RunDir, 0o755); err != nil {
+		return "", errs.New(errs.Internal, "cannot make %s: %w", RunDir, err)
+	}
 	if _, err := h.ReadFile(containerMark); errors.Is(err, fs.ErrNotExist) {
 		if id, err := h.ReadFile(kernelBootID); err == nil {
 			return strings.TrimSpace(string(id)), nil
@@ -276,14 +276,28 @@ func (a *Agent) take(s *desired.State) {
 	a.config.Logger.Info("new desired state", "generation", s.PoolGeneration)
 	a.canary.move(s.Machine)
 	a.confirming.move(s.Machine)
+	if err := a.plan(s); err != nil {
+		a.config.Logger.Error("cannot run the desired state", "error", err)
+		a.reporter.failed(err)
+	}
+}
+
+// plan has the runner keep what the desired state asks for. A panic becomes an error: it would end the agent at each start, for
+// the state is in the cache, before a server could send a better one.
+func (a *Agent) plan(s *desired.State) (err error) {
+	defer contain(&err)
 	resources := a.config.Parts.Resources(s, a.config.Host)
 	if a.watcher != nil {
 		// Before the first check, so that nothing happens between.
 		a.watcher.Set(converge.Triggers(resources))
 	}
-	if err := a.runner.Set(converge.Plan{Resources: resources, Epoch: s, Audit: s.Pool.GetAudit()}); err != nil {
-		a.config.Logger.Error("cannot run the desired state", "error", err)
-		a.reporter.failed(err)
+	return a.runner.Set(converge.Plan{Resources: resources, Epoch: s, Audit: s.Pool.GetAudit()})
+}
+
+// contain makes an error of a panic.
+func contain(err *error) {
+	if p := recover(); p != nil {
+		*err = errs.New(errs.Internal, "defect: %v", p)
 	}
 }
 

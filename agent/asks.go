@@ -15,6 +15,7 @@ import (
 
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/agent/programs"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
@@ -122,6 +123,11 @@ func reach(ctx context.Context, address string, port uint32) *agentv1.Reach {
 	return r
 }
 
+func (a *Agent) check(ctx context.Context, s *desired.State) (run *converge.Run, err error) {
+	defer contain(&err)
+	return converge.Check(ctx, a.config.Parts.Resources(s, a.config.Host))
+}
+
 // preview checks the machine against another desired state.
 func (a *Agent) preview(ctx context.Context, p *agentv1.Preview) (*agentv1.PreviewResult, error) {
 	bodies := make(map[string][]byte, len(p.Components))
@@ -141,8 +147,9 @@ func (a *Agent) preview(ctx context.Context, p *agentv1.Preview) (*agentv1.Previ
 	if s.Machine.MachineId != a.identity.MachineID() {
 		return nil, errs.New(errs.Invalid, "cannot check: the desired state is for machine %s", s.Machine.MachineId)
 	}
-	s.Secrets, s.Programs, s.HostCertifier = a.secrets.For(s), a.programs.For(s), a.link
-	run, err := converge.Check(ctx, a.config.Parts.Resources(s, a.config.Host))
+	// Nothing is kept, and nothing fetched that only an Apply needs.
+	s.Secrets, s.Programs, s.HostCertifier = a.secrets.Look(s), programs.New(a.config.Host, nil).For(s), a.link
+	run, err := a.check(ctx, s)
 	if err != nil {
 		return nil, err
 	}

@@ -15,53 +15,51 @@ type listener struct {
 
 	mu      sync.Mutex
 	machine *agentv1.MachineComponent
-	// ready is closed while it listens.
-	ready chan struct{}
-	open  bool
+	// at is the address that it listens on now; empty for none. Changed is closed when that, or where it should, is another.
+	at      string
+	changed chan struct{}
 }
 
 func newListener(name string, serve func(ctx context.Context, address, machineID string) error) *listener {
-	return &listener{name: name, serve: serve, moved: make(chan struct{}, 1), ready: make(chan struct{})}
+	return &listener{name: name, serve: serve, moved: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// change tells those who wait.
+func (l *listener) change(with func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	with()
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // move has it listen on the address of the machine.
 func (l *listener) move(m *agentv1.MachineComponent) {
-	l.mu.Lock()
-	l.machine = m
-	l.mu.Unlock()
+	l.change(func() { l.machine = m })
 	select {
 	case l.moved <- struct{}{}:
 	default:
 	}
 }
 
-// began is called when it listens.
-func (l *listener) began() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.open {
-		l.open = true
-		close(l.ready)
-	}
-}
+// began is called when it listens on an address, ended when it does not any more.
+func (l *listener) began(address string) { l.change(func() { l.at = address }) }
+func (l *listener) ended()               { l.change(func() { l.at = "" }) }
 
-// ended is called when it does not listen any more.
-func (l *listener) ended() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open {
-		l.open, l.ready = false, make(chan struct{})
-	}
-}
-
-// wait waits until it listens or ctx ends.
+// wait waits until it listens on the machine's address or ctx ends.
 func (l *listener) wait(ctx context.Context) {
-	l.mu.Lock()
-	ready := l.ready
-	l.mu.Unlock()
-	select {
-	case <-ctx.Done():
-	case <-ready:
+	for {
+		l.mu.Lock()
+		there, changed := l.at != "" && l.at == l.machine.GetAddress(), l.changed
+		l.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
 	}
 }
 

@@ -39,6 +39,10 @@ func RealParts(h *host.Host, logger *slog.Logger) (Parts, error) {
 			return watch.New(watch.Config{Root: h.Root, Touch: touch, Lost: lost, Logger: logger})
 		},
 		Confirm: confirm.Listen, Timers: host.Timers{Host: h}, Facts: facts.Collect,
-		Canary: prove.Canary, Commands: host.Processes{}, Settled: debug.FreeOSMemory,
+		// Nobody but the machine itself should ever reach it: peers prove their deny by it.
+		Canary: func(ctx context.Context, address, machineID string) error {
+			return confirm.Greet(ctx, address, prove.CanaryPort, machineID, func() {})
+		},
+		Commands: host.Processes{}, Settled: debug.FreeOSMemory,
 	}, nil
 }

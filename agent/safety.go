@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,7 +38,7 @@ func (a *Agent) confirmer(boot string) (converge.Confirmer, error) {
 	}
 	return confirm.New(confirm.Config{
 		Host: a.config.Host, Dialer: a.link, Timers: a.config.Parts.Timers, Linked: a.link.Linked, Listening: listening,
-		MachineID: a.identity.MachineID(), BootID: boot, Within: a.config.Parts.ConfirmWithin, Undo: []string{upgrade.Program, "undo", "change"}, Logger: a.config.Logger,
+		MachineID: a.identity.MachineID(), Within: a.config.Parts.ConfirmWithin, Undo: []string{upgrade.Program, "undo", "change"}, Logger: a.config.Logger,
 	})
 }
 
@@ -68,19 +69,12 @@ func (a *Agent) recover(ctx context.Context) {
 
 // follow does what a session makes possible, and tells the servers of an upgrade that was taken back until they know.
 func (a *Agent) follow(ctx context.Context) error {
+	var overdue <-chan time.Time
 	if a.upgrader != nil {
-		if why, at := a.upgrader.Failed(); why != "" {
-			a.config.Logger.Warn("the upgrade was taken back", "reason", why)
-			a.reporter.event(&agentv1.ResourceChange{Resource: upgradeResource, At: timestamppb.New(at), Error: clip(why)})
-			if a.outbox.Flush(ctx) == nil {
-				if err := a.upgrader.Told(); err != nil {
-					a.config.Logger.Warn("cannot forget the failed upgrade", "error", err)
-				}
-			}
-		}
-	}
-	overdue := make(<-chan time.Time)
-	if a.upgrader != nil {
+		// Telling takes as long as the servers want: it must not keep the next upgrade from being ended.
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		telling.Go(func() { a.tellFailed(ctx) })
 		if left, ok := a.upgrader.Left(); ok {
 			timer := time.NewTimer(left + watchdogSlack)
 			defer timer.Stop()
@@ -109,6 +103,22 @@ func (a *Agent) follow(ctx context.Context) error {
 	}
 }
 
+// tellFailed tells the servers of an upgrade that was taken back.
+func (a *Agent) tellFailed(ctx context.Context) {
+	why, at := a.upgrader.Failed()
+	if why == "" {
+		return
+	}
+	a.config.Logger.Warn("the upgrade was taken back", "reason", why)
+	a.reporter.event(&agentv1.ResourceChange{Resource: upgradeResource, At: timestamppb.New(at), Error: clip(why)})
+	if a.outbox.Flush(ctx) != nil {
+		return
+	}
+	if err := a.upgrader.Told(); err != nil {
+		a.config.Logger.Warn("cannot forget the failed upgrade", "error", err)
+	}
+}
+
 // watch has events checked.
 func (a *Agent) watch(ctx context.Context) error {
 	if a.watcher == nil {
@@ -117,13 +127,23 @@ func (a *Agent) watch(ctx context.Context) error {
 	return a.watcher.Run(ctx)
 }
 
-// Undo takes back what is not confirmed on a machine: a change, an upgrade, or both where what is empty. Watchdogs call it.
+// Undo takes back what is not confirmed on a machine: a change, an upgrade, or both where what is empty; or, with boot, an
+// upgrade that a boot has cut short. Watchdogs call it.
 // It reports what was undone.
 func Undo(ctx context.Context, h *host.Host, what string) (undone []string, err error) {
 	switch what {
 	case "", "change", "upgrade":
+	case "boot":
+		boot, err := bootID(*h)
+		if err != nil {
+			return nil, err
+		}
+		if was, err := upgrade.Booted(h, boot); was || err != nil {
+			return []string{upgradeResource}, err
+		}
+		return nil, nil
 	default:
-		return nil, errs.New(errs.Invalid, "cannot undo %q: it is change or upgrade", what)
+		return nil, errs.New(errs.Invalid, "cannot undo %q: it is change, upgrade or boot", what)
 	}
 	if what != "upgrade" {
 		p, err := confirm.Undo(ctx, h, "not confirmed in time: the agent is dead, hangs, or reaches no server")

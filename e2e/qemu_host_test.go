@@ -29,6 +29,10 @@ const hostGlobal = `
 
 // hostGlobals shows that the machine has what hostGlobal says, and gets it back when it drifts.
 func (d *dev) hostGlobals(t *testing.T) {
+	d.eventually("the agent is connected again", 2*time.Minute, func() error {
+		_, err := d.try("exec", "vm-1", "--", "true")
+		return err
+	})
 	for _, c := range []struct{ name, command, want, drift string }{
 		{"sysctl", "cat /proc/sys/vm/swappiness", "11", "echo 60 > /proc/sys/vm/swappiness"},
 		{"module", "grep -c ^dummy /proc/modules", "1", "modprobe -r dummy"},

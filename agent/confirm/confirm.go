@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +64,6 @@ type Config struct {
 	Listening func(context.Context)
 	// MachineID greets on the agent's own port.
 	MachineID string
-	BootID    string
 	// Within is how long a change may take to be confirmed. Default: 30 s, which is the most.
 	Within time.Duration
 	// Undo is the command that calls the function of this name.
@@ -93,12 +94,17 @@ func New(c Config) (*Confirmer, error) {
 // Apply implements converge.Confirmer.
 func (c *Confirmer) Apply(ctx context.Context, r converge.Guarded) error {
 	guard := r.Guard()
+	left := c.finish(ctx)
 	v, err := c.records.verdicts()
 	if err != nil {
 		return err
 	}
 	if v.Confirmed[r.Name()] == guard.Fingerprint && guard.Fingerprint != "" {
 		return r.Apply(ctx)
+	}
+	if left != nil {
+		// A record of how to get back must not be replaced by one of how to get to a machine that is half changed.
+		return left
 	}
 	if no, ok := v.Rejected[r.Name()]; ok && no.Fingerprint == guard.Fingerprint && time.Now().Before(no.Until) && time.Until(no.Until) <= rejectedFor {
 		return errs.New(errs.Conflict, "rolled back: %s", no.Why).WithHint("change the pool, or wait until %s", no.Until.UTC().Format(time.DateTime))
@@ -126,14 +132,28 @@ func (c *Confirmer) Apply(ctx context.Context, r converge.Guarded) error {
 		return errors.Join(err, c.abort(ctx, p, nil))
 	}
 	if missing := c.confirmed(ctx, c.required(r, before), guard.Inbound); missing != "" {
-		if ctx.Err() != nil {
-			missing = "the agent was ended before the change was confirmed"
-		}
 		no := &Rejected{Fingerprint: p.Fingerprint, Why: missing, Until: time.Now().Add(rejectedFor)}
+		if ctx.Err() != nil {
+			missing = interrupted
+			no.Why, no.Until = missing, time.Now().Add(interruptedFor)
+		}
 		c.Logger.Error("change rolled back", "resource", p.Resource, "reason", missing)
 		return errors.Join(errs.New(errs.Conflict, "rolled back: %s", missing), c.abort(ctx, p, no))
 	}
-	return c.keep(ctx, p)
+	if err := c.keep(ctx, p); err != nil {
+		return errors.Join(err, c.abort(ctx, p, nil))
+	}
+	return nil
+}
+
+// finish undoes what is still pending, as where the undo failed before.
+func (c *Confirmer) finish(ctx context.Context) error {
+	p, err := undo(ctx, c.Host, "the change could not be undone at once", rejectedFor)
+	if p != nil && err == nil {
+		c.Logger.Warn("undid a change that was not confirmed", "resource", p.Resource)
+		return c.disarm(ctx)
+	}
+	return err
 }
 
 func waits() error {
@@ -146,7 +166,7 @@ func (c *Confirmer) arm(ctx context.Context, r converge.Guarded, guard converge.
 	if err != nil {
 		return nil, fmt.Errorf("cannot find out how to undo the change: %w", err)
 	}
-	p := &Pending{Resource: r.Name(), Fingerprint: guard.Fingerprint, BootID: c.BootID, Began: time.Now(), Undo: undo}
+	p := &Pending{Resource: r.Name(), Fingerprint: guard.Fingerprint, Began: time.Now(), Undo: undo}
 	release, err := c.records.lock()
 	if err != nil {
 		return nil, err
@@ -191,11 +211,12 @@ func (c *Confirmer) abort(ctx context.Context, p *Pending, no *Rejected) error {
 	if err != nil {
 		return err
 	}
-	if now == nil {
-		return nil // the watchdog was quicker
-	}
+	// Where the watchdog was quicker it may have been so while the change was being made: what came after is undone here.
 	if err := back(ctx, c.Host, p.Undo); err != nil {
 		return fmt.Errorf("cannot undo, the watchdog will try: %w", err)
+	}
+	if now == nil {
+		return nil
 	}
 	if no == nil {
 		err = c.Host.Remove(undoPath)
@@ -272,8 +293,8 @@ func (c *Confirmer) confirmed(ctx context.Context, required map[uint16]*agentv1.
 		if err != nil {
 			missing = "no server could be reached: " + err.Error()
 		}
-		for port, by := range required {
-			if err == nil && len(now[port]) == 0 {
+		for _, port := range slices.Sorted(maps.Keys(required)) {
+			if by := required[port]; err == nil && missing == "" && len(now[port]) == 0 {
 				missing = fmt.Sprintf("port %d could not be reached, which %s at %s did before", port, by.Observer, by.Address)
 			}
 		}

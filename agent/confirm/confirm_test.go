@@ -79,7 +79,7 @@ func (w *world) content() string {
 
 func (w *world) confirmer() *Confirmer {
 	w.t.Helper()
-	c, err := New(Config{Host: &w.host, Dialer: w, Timers: w, Linked: func() bool { return w.linked }, MachineID: machineID, BootID: "b",
+	c, err := New(Config{Host: &w.host, Dialer: w, Timers: w, Linked: func() bool { return w.linked }, MachineID: machineID,
 		Undo: []string{"agent", "undo"}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.t.Fatal(err)

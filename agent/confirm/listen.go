@@ -18,13 +18,18 @@ const (
 	greetTimeout = 5 * time.Second
 )
 
-// Listen serves the agent's own port on the machine's address: each caller is told the machine's id. It returns nil when ctx
-// ends, and calls listening once it does. The address need not be up yet.
+// Listen serves the agent's own port on the machine's address.
 func Listen(ctx context.Context, address, machineID string, listening func()) error {
+	return Greet(ctx, address, Port, machineID, listening)
+}
+
+// Greet serves a port of an address: each caller is told the machine's id. It returns nil when ctx ends, and calls listening
+// once it does listen. The address need not be up yet.
+func Greet(ctx context.Context, address string, port uint16, machineID string, listening func()) error {
 	lc := net.ListenConfig{Control: freeBind}
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(Port)))
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	if err != nil {
-		return fmt.Errorf("cannot listen for confirmations: %w", err)
+		return fmt.Errorf("cannot listen for callers: %w", err)
 	}
 	listening()
 	return serve(ctx, l, machineID)
@@ -63,7 +68,7 @@ func serve(ctx context.Context, l net.Listener, machineID string) error {
 			timer.Stop()
 			continue
 		case err != nil:
-			return fmt.Errorf("cannot accept confirmations: %w", err)
+			return fmt.Errorf("cannot accept callers: %w", err)
 		}
 		select {
 		case free <- struct{}{}:

@@ -25,9 +25,10 @@ const (
 type Pending struct {
 	Resource    string        `json:"resource"`
 	Fingerprint string        `json:"fingerprint"`
-	BootID      string        `json:"boot_id"`
 	Began       time.Time     `json:"began"`
 	Undo        converge.Undo `json:"undo"`
+	// Undos is how often the undo failed.
+	Undos int `json:"undos,omitempty"`
 }
 
 // verdicts are what is known of fingerprints, by resource.

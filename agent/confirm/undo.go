@@ -18,6 +18,10 @@ const (
 	// was bad: the agent or the machine went down meanwhile.
 	rejectedFor    = time.Hour
 	interruptedFor = 5 * time.Minute
+	// interrupted is why then.
+	interrupted = "the agent ended before the change was confirmed"
+	// maxUndos is how often an undo that fails is tried. Beyond, it keeps nothing else from being made right.
+	maxUndos = 10
 )
 
 // Undo undoes a change that is not confirmed, and returns it; nil where there is none. It is what the watchdog calls, in a
@@ -28,7 +32,7 @@ func Undo(ctx context.Context, h *host.Host, why string) (*Pending, error) {
 
 // Recover undoes what an agent that is gone left unconfirmed. It is to be called before anything converges.
 func Recover(ctx context.Context, h *host.Host) (*Pending, error) {
-	return undo(ctx, h, "the agent ended before the change was confirmed", interruptedFor)
+	return undo(ctx, h, interrupted, interruptedFor)
 }
 
 func undo(ctx context.Context, h *host.Host, why string, pause time.Duration) (*Pending, error) {
@@ -42,12 +46,16 @@ func undo(ctx context.Context, h *host.Host, why string, pause time.Duration) (*
 	if p == nil || err != nil {
 		return nil, err
 	}
-	if v, err := r.verdicts(); err == nil && v.Confirmed[p.Resource] == p.Fingerprint {
+	if v, err := r.verdicts(); err == nil && p.Fingerprint != "" && v.Confirmed[p.Resource] == p.Fingerprint {
 		// Confirmed, and cut short before its record was removed.
 		return nil, h.Remove(undoPath)
 	}
 	if err := back(ctx, h, p.Undo); err != nil {
-		return p, fmt.Errorf("cannot undo the change of %s: %w", p.Resource, err)
+		err = fmt.Errorf("cannot undo the change of %s: %w", p.Resource, err)
+		if p.Undos++; p.Undos < maxUndos {
+			return p, errors.Join(err, r.write(undoPath, p))
+		}
+		why += "; " + err.Error()
 	}
 	return p, r.judge(p, &Rejected{Fingerprint: p.Fingerprint, Why: why, Until: time.Now().Add(pause)})
 }

@@ -75,3 +75,9 @@ func TestListen(t *testing.T) {
 	cancel()
 	must(t, <-ended)
 }
+
+func TestListenBeforeTheAddressIsUp(t *testing.T) {
+	// TEST-NET-1 (RFC 5737) is on no machine.
+	ctx, cancel := context.WithCancel(t.Context())
+	must(t, Greet(ctx, "192.0.2.1", 0, machineID, cancel))
+}

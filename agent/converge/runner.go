@@ -192,6 +192,16 @@ func (r *Runner) Wake() {
 	r.signal()
 }
 
+// Missed has all resources checked soon, for events about them may have been lost. Those that failed wait for their own time.
+func (r *Runner) Missed() {
+	r.mu.Lock()
+	if r.plan != nil {
+		r.plan.schedule.lost(time.Now())
+	}
+	r.mu.Unlock()
+	r.signal()
+}
+
 // Retry has what failed tried now.
 func (r *Runner) Retry() {
 	now := time.Now()

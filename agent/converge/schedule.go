@@ -1,6 +1,9 @@
 package converge
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 const (
 	// settleTime is what an event waits for the ones that come with it: an editor makes several.
@@ -11,14 +14,19 @@ const (
 	fightStrikes = 5
 	fightFirst   = time.Second
 	fightLast    = time.Minute
+	// Something of which events come stormSize times with less than calm between, drift or not, is looked at every stormPace
+	// from then on.
+	stormSize = 20
+	stormPace = 2 * time.Second
+	calm      = 5 * time.Second
 )
 
 // schedule says when each resource of a plan is due. It only decides; its owner holds a lock.
 type schedule struct {
 	first, last time.Duration // bounds of the back-off
 	places      []place
-	// full is when all are due.
-	full time.Time
+	// full is when all are due, missed when that was last so because events were lost.
+	full, missed time.Time
 }
 
 // place is the schedule of one resource. Zero times mean never.
@@ -34,15 +42,35 @@ type place struct {
 	repaired time.Time
 	strikes  int
 	slow     time.Duration
+	// storm is how often in a row there were events.
+	storm int
 }
 
 // touch notes an event.
 func (s *schedule) touch(i int, now time.Time) {
 	p := &s.places[i]
 	if p.touched.IsZero() {
+		if now.Sub(p.checked) > calm {
+			p.storm = 0
+		}
 		p.due = now.Add(settleTime)
+		if p.storm++; p.storm > stormSize {
+			p.due = now.Add(stormPace)
+		}
 	}
 	p.touched = now
+}
+
+// lost notes that events may have been missed: all that is right is due soon. What failed keeps its pace, and so does a source
+// that loses events again and again.
+func (s *schedule) lost(now time.Time) {
+	soon := now.Add(settleTime)
+	if pace := s.missed.Add(calm); pace.After(soon) {
+		soon = pace
+	}
+	if soon.Before(s.full) {
+		s.full, s.missed = soon, soon
+	}
 }
 
 // at is when a resource is due by itself.
@@ -99,9 +127,10 @@ func (s *schedule) began(i int, now time.Time) {
 // It reports how many repairs in a row there were, where their pace was just slowed down.
 func (s *schedule) ended(i int, o *Outcome, blocked bool, now time.Time) (strikes int) {
 	p := &s.places[i]
-	p.touched = time.Time{}
 	switch {
-	case blocked || o.Err == ErrAudit:
+	case blocked:
+		p.touched, p.retry, p.wait = time.Time{}, time.Time{}, 0
+	case errors.Is(o.Err, ErrAudit):
 		p.retry, p.wait = time.Time{}, 0
 	case o.Err != nil:
 		p.wait = min(max(2*p.wait, s.first), s.last)

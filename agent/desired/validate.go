@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,20 +12,6 @@ import (
 
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
-)
-
-// The patterns repeat what servers refuse at admission: a resource may put these strings into files and commands.
-var (
-	labelPattern   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	hostPattern    = regexp.MustCompile(`^([a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?$`)
-	packagePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,127}$`)
-	versionPattern = regexp.MustCompile(`^([0-9][A-Za-z0-9.+:~-]*)?$`)
-	userPattern    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	repoPattern    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$`)
-	noProxyPattern = regexp.MustCompile(`^[A-Za-z0-9.:/*-]+$`)
-	keyPattern     = regexp.MustCompile(`^[a-z0-9@.-]+ [A-Za-z0-9+/]+=*$`)
-	programPattern = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9]+$`)
-	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,255}\.(service|socket|timer|target|path|mount|automount|swap|slice)$`)
 )
 
 func invalid(format string, args ...any) error {
@@ -49,11 +34,11 @@ func (s *State) validate() error {
 func (s *State) validateMachine() error {
 	m := s.Machine
 	switch {
-	case m.MachineId == "" || !hostPattern.MatchString(m.MachineId):
+	case m.MachineId == "" || !isHost(m.MachineId):
 		return invalid("machine id %q", m.MachineId)
-	case !hostPattern.MatchString(m.Name) || strings.Contains(m.Name, "."):
+	case !isHost(m.Name) || strings.Contains(m.Name, "."):
 		return invalid("machine name %q", m.Name)
-	case !hostPattern.MatchString(m.Domain):
+	case !isHost(m.Domain):
 		return invalid("domain %q", m.Domain)
 	case m.Fqdn != m.Name+"."+m.Domain || len(m.Fqdn) > 253:
 		return invalid("name %q is not machine name and domain", m.Fqdn)
@@ -68,7 +53,7 @@ func (s *State) validateMachine() error {
 	}
 	for _, server := range slices.Concat(m.NtpServers, m.NtpPools) {
 		// Names may be written with capitals and a final dot.
-		if !isAddr(server) && !hostPattern.MatchString(strings.ToLower(strings.TrimSuffix(server, "."))) {
+		if !isAddr(server) && !isHost(strings.ToLower(strings.TrimSuffix(server, "."))) {
 			return invalid("time server %q", server)
 		}
 	}
@@ -78,7 +63,7 @@ func (s *State) validateMachine() error {
 		}
 	}
 	for _, zone := range m.Zones {
-		if !hostPattern.MatchString(zone) {
+		if !isHost(zone) {
 			return invalid("zone %q", zone)
 		}
 	}
@@ -97,17 +82,17 @@ func (s *State) validateSurroundings() error {
 		}
 	}
 	for _, host := range m.NoProxy {
-		if !noProxyPattern.MatchString(host) {
+		if !isNoProxy(host) {
 			return invalid("%q among the hosts without proxy", host)
 		}
 	}
 	for _, key := range m.SshAuthorities {
-		if !keyPattern.MatchString(key) {
+		if !isKey(key) {
 			return invalid("ssh authority %q", key)
 		}
 	}
 	for name, hash := range m.Programs {
-		if !programPattern.MatchString(name) || len(hash) != sha256.Size {
+		if !isProgram(name) || len(hash) != sha256.Size {
 			return invalid("program %q", name)
 		}
 	}
@@ -121,15 +106,15 @@ func (s *State) validateSurroundings() error {
 
 func (s *State) validateMembers() error {
 	for pool, members := range s.Members {
-		if !hostPattern.MatchString(pool) {
+		if !isHost(pool) {
 			return invalid("pool name %q", pool)
 		}
 		for _, m := range members {
-			if !hostPattern.MatchString(m.Name) || !hostPattern.MatchString(m.Fqdn) {
+			if !isHost(m.Name) || !isHost(m.Fqdn) {
 				return invalid("member %q with name %q", m.Name, m.Fqdn)
 			}
-			if m.Address != "" && !isAddr(m.Address) {
-				return invalid("address %q of member %s", m.Address, m.Name)
+			if m.Address != "" && !isAddr(m.Address) || m.VpnAddress != "" && !isAddr(m.VpnAddress) {
+				return invalid("address %q or %q of member %s", m.Address, m.VpnAddress, m.Name)
 			}
 		}
 	}
@@ -138,15 +123,15 @@ func (s *State) validateMembers() error {
 
 func (s *State) validateSoftware() error {
 	for _, p := range s.Pool.Packages {
-		if !packagePattern.MatchString(p.Name) || !versionPattern.MatchString(p.Version) {
+		if !isPackage(p.Name) || !isVersion(p.Version) {
 			return invalid("package %q version %q", p.Name, p.Version)
 		}
-		if p.Repository != "" && !repoPattern.MatchString(p.Repository) {
+		if p.Repository != "" && !isRepository(p.Repository) {
 			return invalid("repository %q of package %s", p.Repository, p.Name)
 		}
 	}
 	for _, r := range s.Pool.Repositories {
-		if !repoPattern.MatchString(r.Name) {
+		if !isRepository(r.Name) {
 			return invalid("repository %q", r.Name)
 		}
 		for _, word := range slices.Concat(r.Uris, r.Suites, r.Components, []string{r.SignedByUrl}) {
@@ -173,7 +158,7 @@ func (s *State) validateFiles() error {
 			return invalid("file %s has no content", f.Path)
 		case f.Mode > 0o7777:
 			return invalid("mode %o of file %s", f.Mode, f.Path)
-		case f.Owner != "" && !userPattern.MatchString(f.Owner), f.Group != "" && !userPattern.MatchString(f.Group):
+		case f.Owner != "" && !isUser(f.Owner), f.Group != "" && !isUser(f.Group):
 			return invalid("owner %q or group %q of file %s", f.Owner, f.Group, f.Path)
 		}
 		switch source := f.Source.(type) {
@@ -182,7 +167,7 @@ func (s *State) validateFiles() error {
 				return invalid("target %q of link %s", source.Link, f.Path)
 			}
 		case *agentv1.File_Secret:
-			if !labelPattern.MatchString(source.Secret) {
+			if !isLabel(source.Secret) {
 				return invalid("secret %q of file %s", source.Secret, f.Path)
 			}
 		}
@@ -213,7 +198,7 @@ func isCIDR(s string) bool {
 
 func isHostPort(s string) bool {
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || !isAddr(host) && !hostPattern.MatchString(host) {
+	if err != nil || !isAddr(host) && !isHost(host) {
 		return false
 	}
 	n, err := strconv.ParseUint(port, 10, 16)

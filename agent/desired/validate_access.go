@@ -2,19 +2,16 @@ package desired
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
-var keywordPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{1,62}$`)
-
 func (s *State) validateGroups() error {
 	seen := make(map[string]bool)
 	for _, g := range s.Pool.Groups {
-		if !userPattern.MatchString(g.Name) || seen[g.Name] {
+		if !isUser(g.Name) || seen[g.Name] {
 			return invalid("group %q, or it comes twice", g.Name)
 		}
 		seen[g.Name] = true
@@ -24,7 +21,7 @@ func (s *State) validateGroups() error {
 
 func (s *State) validateUsers() error {
 	for _, u := range s.Pool.Users {
-		if !userPattern.MatchString(u.Name) {
+		if !isUser(u.Name) {
 			return invalid("user %q", u.Name)
 		}
 		for _, p := range []string{u.Shell, u.Home} {
@@ -36,11 +33,11 @@ func (s *State) validateUsers() error {
 			return invalid("home directory %q of user %s", u.Home, u.Name)
 		}
 		for _, g := range u.Groups {
-			if !userPattern.MatchString(g) {
+			if !isUser(g) {
 				return invalid("group %q of user %s", g, u.Name)
 			}
 		}
-		if u.Group != "" && !userPattern.MatchString(u.Group) {
+		if u.Group != "" && !isUser(u.Group) {
 			return invalid("primary group %q of user %s", u.Group, u.Name)
 		}
 		for _, k := range u.SshKeys {
@@ -59,7 +56,7 @@ func (s *State) validateUsers() error {
 
 func (s *State) validateSSH() error {
 	for keyword, value := range s.Pool.Ssh.GetSettings() {
-		if !keywordPattern.MatchString(keyword) || value == "" || !isPrintable(value) {
+		if !isKeyword(keyword) || value == "" || !isPrintable(value) {
 			return invalid("sshd setting %q %q", keyword, value)
 		}
 		// Either would make something else of all lines after it.
@@ -81,7 +78,7 @@ func (s *State) validateFirewall() error {
 }
 
 func validateRule(r *agentv1.FirewallRule) error {
-	if !labelPattern.MatchString(r.Name) {
+	if !isLabel(r.Name) {
 		return invalid("name %q of a firewall rule", r.Name)
 	}
 	if r.Protocol != "tcp" && r.Protocol != "udp" {
@@ -98,7 +95,7 @@ func validateRule(r *agentv1.FirewallRule) error {
 		}
 	}
 	for _, name := range slices.Concat(r.Pools, r.Machines) {
-		if !labelPattern.MatchString(name) {
+		if !isLabel(name) {
 			return invalid("pool or machine %q of firewall rule %s", name, r.Name)
 		}
 	}

@@ -29,7 +29,7 @@ func (s *State) validateVPN() error {
 	if v := s.Machine.Vpn; v != nil {
 		cidr, err := netip.ParsePrefix(v.Cidr)
 		switch {
-		case !labelPattern.MatchString(v.Name) || err != nil:
+		case !isLabel(v.Name) || err != nil:
 			return invalid("vpn %q of %q", v.Name, v.Cidr)
 		case v.Port < 1 || v.Port > 65535 || v.Mtu < 1280 || v.Mtu > 9000:
 			return invalid("port %d or mtu %d of vpn %s", v.Port, v.Mtu, v.Name)
@@ -53,9 +53,9 @@ func (s *State) validateVPN() error {
 func validateNode(n *agentv1.VpnNode) error {
 	key, err := base64.StdEncoding.DecodeString(n.PublicKey)
 	switch {
-	case !labelPattern.MatchString(n.Name), n.Pool != "" && !labelPattern.MatchString(n.Pool):
+	case !isLabel(n.Name), n.Pool != "" && !isLabel(n.Pool):
 		return invalid("vpn node %q of pool %q", n.Name, n.Pool)
-	case n.MachineId != "" && !hostPattern.MatchString(n.MachineId), n.Via != "" && !hostPattern.MatchString(n.Via):
+	case n.MachineId != "" && !isHost(n.MachineId), n.Via != "" && !isHost(n.Via):
 		return invalid("machine %q or relay %q of vpn node %s", n.MachineId, n.Via, n.Name)
 	case err != nil || len(key) != 32:
 		return invalid("public key of vpn node %s", n.Name)

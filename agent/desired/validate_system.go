@@ -2,19 +2,9 @@ package desired
 
 import (
 	"crypto/sha256"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
-)
-
-var (
-	sysctlPattern   = regexp.MustCompile(`^[a-z][A-Za-z0-9_.*/-]{1,127}$`)
-	modulePattern   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
-	timezonePattern = regexp.MustCompile(`^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$`)
-	localePattern   = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?(@[A-Za-z0-9_-]+)?)?$`)
-	optionPattern   = regexp.MustCompile(`^[A-Za-z0-9_.=:-]+$`)
-	fsLabelPattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{0,11}$`)
 )
 
 func (s *State) validateDownloads() error {
@@ -32,7 +22,7 @@ func (s *State) validateDownloads() error {
 			return invalid("download %s has no address or no hash", d.Path)
 		case d.Mode > 0o7777 || d.Strip > 16:
 			return invalid("mode %o or strip %d of download %s", d.Mode, d.Strip, d.Path)
-		case d.Owner != "" && !userPattern.MatchString(d.Owner), d.Group != "" && !userPattern.MatchString(d.Group):
+		case d.Owner != "" && !isUser(d.Owner), d.Group != "" && !isUser(d.Group):
 			return invalid("owner %q or group %q of download %s", d.Owner, d.Group, d.Path)
 		}
 		for _, url := range d.Urls {
@@ -47,7 +37,7 @@ func (s *State) validateDownloads() error {
 
 func (s *State) validateServices() error {
 	for _, u := range s.Pool.Services {
-		if !unitPattern.MatchString(u.Name) {
+		if !isUnit(u.Name) {
 			return invalid("service %q", u.Name)
 		}
 		for _, p := range u.RestartOn {
@@ -65,13 +55,13 @@ func (s *State) validateServices() error {
 func (s *State) validateKernel() error {
 	for key, value := range s.Pool.Sysctl {
 		// A key becomes a path below /proc/sys.
-		if !sysctlPattern.MatchString(key) || value == "" || !isPrintable(value) ||
+		if !isSysctl(key) || value == "" || !isPrintable(value) ||
 			slices.ContainsFunc([]string{"..", "//", "./", "/."}, func(part string) bool { return strings.Contains(key, part) }) {
 			return invalid("kernel parameter %q = %q", key, value)
 		}
 	}
 	for _, m := range s.Pool.Modules {
-		if !modulePattern.MatchString(m.Name) || !isPrintable(m.Options) {
+		if !isModule(m.Name) || !isPrintable(m.Options) {
 			return invalid("kernel module %q with options %q", m.Name, m.Options)
 		}
 	}
@@ -93,11 +83,11 @@ func (s *State) validateDisks() error {
 			return invalid("device %q of file system %s", f.Device, f.Path)
 		case !slices.Contains([]string{"ext4", "xfs", "vfat"}, f.Type):
 			return invalid("type %q of file system %s", f.Type, f.Path)
-		case !fsLabelPattern.MatchString(f.Label):
+		case !isFilesystemLabel(f.Label):
 			return invalid("label %q of file system %s", f.Label, f.Path)
 		}
 		for _, o := range f.Options {
-			if !optionPattern.MatchString(o) {
+			if !isOption(o) {
 				return invalid("option %q of file system %s", o, f.Path)
 			}
 		}
@@ -109,19 +99,19 @@ func (s *State) validateDisks() error {
 // validateWords checks what is one word or one of a few.
 func (s *State) validateWords() error {
 	p := s.Pool
-	if !timezonePattern.MatchString(p.Timezone) || len(p.Timezone) > 64 {
+	if !isTimezone(p.Timezone) || len(p.Timezone) > 64 {
 		return invalid("time zone %q", p.Timezone)
 	}
-	if !localePattern.MatchString(p.Locale) || len(p.Locale) > 64 {
+	if !isLocale(p.Locale) || len(p.Locale) > 64 {
 		return invalid("locale %q", p.Locale)
 	}
 	for _, ref := range p.Secrets {
-		if !labelPattern.MatchString(ref.Name) {
+		if !isLabel(ref.Name) {
 			return invalid("secret %q", ref.Name)
 		}
 	}
 	for _, word := range slices.Concat(p.Roles, p.Profiles) {
-		if !labelPattern.MatchString(word) {
+		if !isLabel(word) {
 			return invalid("role or profile %q", word)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,9 @@ import (
 
 // maxReason bounds what is told of a file.
 const maxReason = 1 << 10
+
+// maxKey bounds a public key: one of RSA with 16384 bits has 2.8 KiB.
+const maxKey = 4 << 10
 
 // Collect returns the facts of a machine. What cannot be found out is left empty.
 func Collect(h *host.Host) *agentv1.Facts {
@@ -85,7 +89,8 @@ func hostKeys(h *host.Host) []string {
 		if ok, _ := path.Match("ssh_host_*_key.pub", e.Name()); !ok {
 			continue
 		}
-		if fields := strings.Fields(read(h, path.Join(dir, e.Name()))); len(fields) >= 2 {
+		// A report that is not UTF-8 cannot be sent, and would be tried again for ever.
+		if fields := strings.Fields(read(h, path.Join(dir, e.Name()))); len(fields) >= 2 && len(fields[0])+len(fields[1]) <= maxKey && utf8.ValidString(fields[0]) {
 			if _, err := base64.StdEncoding.DecodeString(fields[1]); err == nil {
 				keys = append(keys, fields[0]+" "+fields[1])
 			}

@@ -40,6 +40,21 @@ func (h Host) Open() (*os.Root, error) {
 
 // ReadFile returns the content of the file at an absolute path, at most 64 MiB.
 func (h Host) ReadFile(name string) ([]byte, error) {
+	data, err := h.ReadPlain(name, maxRead+1)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		data, err = h.readFile(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxRead {
+		return nil, fmt.Errorf("cannot read %s: larger than %d bytes", name, maxRead)
+	}
+	return data, nil
+}
+
+// readFile reads a file that links within the root may lead to.
+func (h Host) readFile(name string) ([]byte, error) {
 	root, err := h.Open()
 	if err != nil {
 		return nil, err
@@ -53,9 +68,6 @@ func (h Host) ReadFile(name string) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", name, err)
-	}
-	if len(data) > maxRead {
-		return nil, fmt.Errorf("cannot read %s: larger than %d bytes", name, maxRead)
 	}
 	return data, nil
 }

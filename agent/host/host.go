@@ -36,6 +36,8 @@ type Command struct {
 	Stdin io.Reader
 	// Timeout kills the process group. Zero means 60 s.
 	Timeout time.Duration
+	// Unsynced keeps the command and its children from waiting for the disk, where the kernel can do that: the caller syncs.
+	Unsynced bool
 }
 
 // Result is how a command ended. Output is bounded to its last 64 KiB each.

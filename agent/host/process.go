@@ -55,7 +55,13 @@ func (Processes) Stream(ctx context.Context, c Command, stdout, stderr io.Writer
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = waitDelay
-	err = cmd.Run()
+	start := cmd.Start
+	if c.Unsynced {
+		start = func() error { return startUnsynced(cmd) }
+	}
+	if err = start(); err == nil {
+		err = cmd.Wait()
+	}
 	var exited *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

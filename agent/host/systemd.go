@@ -59,6 +59,34 @@ func (s *Systemd) connect(ctx context.Context) (*dbus.Conn, error) {
 
 // Unit implements Units.
 func (s *Systemd) Unit(ctx context.Context, name string) (Unit, error) {
+	service := strings.HasSuffix(name, ".service")
+	u, err := askUnit(name, service)
+	if err != nil {
+		return s.unit(ctx, name)
+	}
+	if u.Load == "not-found" {
+		return Unit{Load: u.Load, Active: u.Active, Sub: u.Sub}, nil
+	}
+	u.File = s.fileState(name, u.File)
+	if u.Active != "active" {
+		u.MainPID = 0
+	}
+	return u, nil
+}
+
+// fileState says of a unit that systemd generated from an init script what systemctl would.
+func (s *Systemd) fileState(name, state string) string {
+	if script := initScript(name); state == "generated" && s.exists("/etc/init.d/"+script) {
+		state = "disabled"
+		if s.exists("/etc/rc[2345].d/S??" + script) {
+			state = "enabled"
+		}
+	}
+	return state
+}
+
+// unit is Unit by way of the bus.
+func (s *Systemd) unit(ctx context.Context, name string) (Unit, error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return Unit{}, err
@@ -79,12 +107,7 @@ func (s *Systemd) Unit(ctx context.Context, name string) (Unit, error) {
 		return Unit{}, fmt.Errorf("cannot get file state of unit %s: %w", name, err)
 	}
 	u.File, _ = file.Value.Value().(string)
-	if script := initScript(name); u.File == "generated" && s.exists("/etc/init.d/"+script) {
-		u.File = "disabled"
-		if s.exists("/etc/rc[2345].d/S??" + script) {
-			u.File = "enabled"
-		}
-	}
+	u.File = s.fileState(name, u.File)
 	if u.Active != "active" || !strings.HasSuffix(name, ".service") {
 		return u, nil
 	}

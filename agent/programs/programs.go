@@ -17,6 +17,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
@@ -31,6 +33,8 @@ const (
 	hashDigits = 12
 	// maxSize bounds a program in bytes.
 	maxSize = 256 << 20
+	// stallTimeout is how long a server may send nothing.
+	stallTimeout = 30 * time.Second
 )
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
@@ -45,10 +49,21 @@ type Store struct {
 	host    *host.Host
 	fetcher Fetcher
 	mu      sync.Mutex
+	// whole are the programs that were hashed, as they were then: to hash one takes long.
+	whole map[string]state
+}
+
+// state is what changes when a file does, even where its size and time of change are put back (stat(2)).
+type state struct {
+	inode        uint64
+	size         int64
+	mtime, ctime syscall.Timespec
 }
 
 // New returns the store of a host. A nil fetcher has what is there only.
-func New(h *host.Host, f Fetcher) *Store { return &Store{host: h, fetcher: f} }
+func New(h *host.Host, f Fetcher) *Store {
+	return &Store{host: h, fetcher: f, whole: make(map[string]state)}
+}
 
 // Path is where a program is kept.
 func Path(name string, sha []byte) string {
@@ -81,7 +96,7 @@ func (s *Store) Get(ctx context.Context, name string, sha []byte) (string, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	to := Path(name, sha)
-	if sum, err := Sum(s.host, to); err == nil && bytes.Equal(sum, sha) {
+	if s.right(to, sha) {
 		return to, nil
 	}
 	if s.fetcher == nil {
@@ -91,6 +106,27 @@ func (s *Store) Get(ctx context.Context, name string, sha []byte) (string, error
 		return "", fmt.Errorf("cannot get program %s: %w", name, err)
 	}
 	return to, nil
+}
+
+// right reports whether the program is there and has the hash. The caller holds the lock.
+func (s *Store) right(name string, sha []byte) bool {
+	info, err := os.Stat(filepath.Join(s.host.Root, name))
+	if err != nil {
+		return false
+	}
+	var now state
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		now = state{sys.Ino, sys.Size, sys.Mtim, sys.Ctim}
+	}
+	if was, ok := s.whole[name]; ok && was == now {
+		return true
+	}
+	sum, err := Sum(s.host, name)
+	if err != nil || !bytes.Equal(sum, sha) {
+		return false
+	}
+	s.whole[name] = now
+	return true
 }
 
 // Sum is the SHA-256 of a file.
@@ -124,6 +160,10 @@ func (s *Store) fetch(ctx context.Context, to string, sha []byte) (err error) {
 		return err
 	}
 	if err := s.receive(ctx, f, h, sha, uint64(offset)); err != nil {
+		// To go on with what is there is only good where the way was bad: it may be too long, or what fills the disk.
+		if errs.Is(err, errs.Invalid) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			err = errors.Join(err, os.Remove(part))
+		}
 		return err
 	}
 	if !bytes.Equal(h.Sum(nil), sha) {
@@ -136,8 +176,10 @@ func (s *Store) fetch(ctx context.Context, to string, sha []byte) (err error) {
 }
 
 func (s *Store) receive(ctx context.Context, f *os.File, h hash.Hash, sha []byte, offset uint64) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(stallTimeout, func() { cancel(errs.New(errs.Timeout, "nothing was sent for %s", stallTimeout)) })
+	defer stalled.Stop()
 	next, err := s.fetcher.Fetch(ctx, &agentv1.FetchRequest{Sha256: sha, Offset: offset})
 	if err != nil {
 		return err
@@ -148,8 +190,9 @@ func (s *Store) receive(ctx context.Context, f *os.File, h hash.Hash, sha []byte
 			return nil
 		}
 		if err != nil {
-			return err
+			return errors.Join(context.Cause(ctx), errs.FromRPC(err))
 		}
+		stalled.Reset(stallTimeout)
 		if offset += uint64(len(m.Data)); offset > maxSize || m.Size > maxSize {
 			return errs.New(errs.Invalid, "larger than %d bytes", maxSize)
 		}

@@ -162,6 +162,10 @@ func TestAskedFaults(t *testing.T) {
 		{"no swap wanted", func(_ *testing.T, _ *world, s *desired.State) { s.Pool.Swap.SizeMib = 0 }, "swap", no, "512 MiB in /swapfile"},
 		{"not mounted", empty("proc/self/mountinfo"), "filesystems", no, "/data is not mounted"},
 		{"another type", func(_ *testing.T, _ *world, s *desired.State) { s.Pool.Filesystems[0].Type = "xfs" }, "filesystems", no, "/data is ext4, not xfs"},
+		{"by a mount unit", func(t *testing.T, w *world, _ *desired.State) {
+			w.write(t, "etc/fstab", "")
+			w.write(t, "etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-uuid/1234-abcd\nWhere=/data\n")
+		}, "filesystems", yes, ""},
 		{"not by UUID", func(t *testing.T, w *world, _ *desired.State) { w.write(t, "etc/fstab", "/dev/vdb /data ext4\n") }, "filesystems", no, "not mounted by its UUID"},
 		{"MTU", func(_ *testing.T, w *world, _ *desired.State) { w.links[1].mtu = 1500 }, "network", no, "host0 has MTU 1500, not 1400"},
 		{"address", func(_ *testing.T, w *world, _ *desired.State) { w.links[1].addresses = w.links[1].addresses[:1] }, "network", no, "no address 192.0.2.7/24"},
@@ -169,6 +173,12 @@ func TestAskedFaults(t *testing.T) {
 		{"no VPN", func(_ *testing.T, w *world, _ *desired.State) { w.links = w.links[:2] }, "vpn", no, "no interface pvn0"},
 		{"VPN without address", func(_ *testing.T, _ *world, s *desired.State) { s.Machine.Vpn.Address = "" }, "vpn", maybe, "none is known"},
 		{"VPN silent", func(_ *testing.T, w *world, _ *desired.State) { w.lost[ping("10.7.0.2")] = errors.New("no answer") }, "vpn.peer", no, "no answer"},
+		{"VPN silent behind a relay", func(_ *testing.T, w *world, s *desired.State) {
+			s.VPN, w.lost[ping("10.7.0.9")] = s.VPN[:1], errors.New("no answer")
+			for _, m := range s.Members["zk"] {
+				m.VpnAddress = "10.7.0.9"
+			}
+		}, "vpn.peer", no, "no answer"},
 		{"no ping", func(_ *testing.T, w *world, _ *desired.State) { w.lost[ping("10.7.0.2")] = os.ErrPermission }, "vpn.peer", maybe, "may not send"},
 		{"AppArmor", empty("sys/module/apparmor/parameters/enabled"), "ospolicy", no, "AppArmor is disabled, not enabled"},
 		{"egress open", func(_ *testing.T, w *world, _ *desired.State) { w.ports["10.0.0.2:22"] = port{} }, "firewall.egress", no, "it was reached"},

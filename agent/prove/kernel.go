@@ -216,7 +216,7 @@ func (p *Prover) filesystems(s *desired.State) verdict {
 			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", f.Path, is[0], kind))
 		case id == "":
 			wrong = append(wrong, fmt.Sprintf("%s is of %s, which has no UUID", f.Path, is[1]))
-		case !byUUID(string(table), f.Path, id):
+		case !byUUID(string(table), f.Path, id) && !p.mountUnit(f.Path, id):
 			wrong = append(wrong, f.Path+" is not mounted by its UUID at boot")
 		}
 	}
@@ -244,7 +244,22 @@ func (p *Prover) uuids() map[string]string {
 	return ids
 }
 
-// byUUID reports whether fstab(5), or a mount unit made of it, has the place by the UUID.
+// mountUnit reports whether a mount unit (systemd.mount(5)) has the place by the UUID.
+func (p *Prover) mountUnit(place, id string) bool {
+	root, err := p.host.Open()
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	units, err := fs.Glob(root.FS(), "etc/systemd/system/*.mount")
+	return err == nil && slices.ContainsFunc(units, func(name string) bool {
+		unit, err := root.ReadFile(name)
+		lines := strings.Split(string(unit), "\n")
+		return err == nil && slices.Contains(lines, "What=/dev/disk/by-uuid/"+id) && slices.Contains(lines, "Where="+strings.ReplaceAll(place, "%", "%%"))
+	})
+}
+
+// byUUID reports whether fstab(5) has the place by the UUID.
 func byUUID(table, place, id string) bool {
 	for line := range strings.Lines(table) {
 		fields := strings.Fields(line)

@@ -184,11 +184,12 @@ func (p *Prover) vpn(s *desired.State) verdict {
 
 // vpnPeer proves that a peer answers through the VPN, which it only can after a handshake of both.
 func (p *Prover) vpnPeer(ctx context.Context, s *desired.State, peer *agentv1.Member) verdict {
-	at := slices.IndexFunc(s.VPN, func(n *agentv1.VpnNode) bool { return n.MachineId == peer.MachineId })
-	if at < 0 {
-		return unprovable("an address in the VPN", "none is known yet", "wait until the servers have the machine's public key")
+	// Beyond the mesh limit members that are behind a relay are no nodes.
+	text := peer.VpnAddress
+	if at := slices.IndexFunc(s.VPN, func(n *agentv1.VpnNode) bool { return n.MachineId == peer.MachineId }); at >= 0 {
+		text = s.VPN[at].Address
 	}
-	address, err := netip.ParseAddr(s.VPN[at].Address)
+	address, err := netip.ParseAddr(text)
 	if err != nil || s.Machine.GetVpn().GetAddress() == "" {
 		return unprovable("an address in the VPN", "none is known yet", "wait until the servers have the machines' public keys")
 	}

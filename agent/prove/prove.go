@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -146,13 +147,28 @@ func (p *Prover) Peers(ctx context.Context, s *desired.State) []*agentv1.Proof {
 func ask(ctx context.Context, machine string, list []proof) []*agentv1.Proof {
 	answers := make([]*agentv1.Proof, len(list))
 	inParallel(len(list), func(i int) {
-		v := list[i].ask(ctx)
+		v := list[i].answer(ctx)
 		answers[i] = &agentv1.Proof{
 			Assumption: list[i].assumption, Machine: machine, State: v.state,
 			Expected: bounded(v.expected), Found: bounded(v.found), Remedy: bounded(v.remedy),
 		}
 	})
 	return answers
+}
+
+// answer asks. A panic is the proof's own failure: the others, and the agent, go on. What a question leaves out is filled in:
+// everything that is not proven says what was found and what to do.
+func (q proof) answer(ctx context.Context) (v verdict) {
+	defer func() {
+		if defect := recover(); defect != nil {
+			v = unprovable(q.assumption, fmt.Sprintf("defect of the agent: %v", defect), "report it; see journalctl -u provisionr-agent")
+		}
+		if v.state != agentv1.ProofState_PROOF_STATE_PROVEN {
+			v.found, v.remedy = cmp.Or(v.found, "nothing"), cmp.Or(v.remedy, "see the machine's events")
+		}
+		v.expected = cmp.Or(v.expected, q.assumption)
+	}()
+	return q.ask(ctx)
 }
 
 // inParallel calls f with 0 to n-1 at once and waits.

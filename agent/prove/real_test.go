@@ -3,7 +3,6 @@ package prove
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -16,40 +15,6 @@ import (
 	"github.com/provisionr/provisionr/internal/ntp"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
-
-func TestCanary(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- serveCanary(ctx, l, "m-1") }()
-	for range 3 {
-		conn, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(conn)
-		if err != nil || string(b) != "m-1\n" {
-			t.Errorf("got %q, %v", b, err)
-		}
-		conn.Close()
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestCanaryBeforeTheAddressIsUp(t *testing.T) {
-	// TEST-NET-1 (RFC 5737) is on no machine.
-	l, err := (&net.ListenConfig{Control: freeBind}).Listen(t.Context(), "tcp", "192.0.2.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-}
 
 // A real time server that is ten seconds wrong makes the proof fail, on a machine that may set its clock and on one that may not.
 func TestClockBesideARealServer(t *testing.T) {

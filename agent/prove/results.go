@@ -58,7 +58,7 @@ func resources(run outcomes, what string, kinds ...string) verdict {
 			continue
 		}
 		switch {
-		case o.Err != nil:
+		case o.Err != nil && !errors.Is(o.Err, converge.ErrAudit):
 			return failed(expected, o.Resource+": "+firstLine(o.Err.Error()), "see the machine's events")
 		case o.Diff != "" && !o.Changed:
 			return failed(expected, o.Resource+": "+firstLine(o.Diff), repairs)
@@ -115,7 +115,7 @@ func parseRelease(content []byte) map[string]string {
 func (p *Prover) hostname(name string, run outcomes) verdict {
 	now, err := p.host.ReadFile("/proc/sys/kernel/hostname")
 	if err != nil {
-		return unprovable(name, fmt.Sprintf("cannot read the kernel's host name: %v", err), "")
+		return unprovable(name, fmt.Sprintf("cannot read the kernel's host name: %v", err), "see whether /proc is mounted")
 	}
 	if got := string(bytes.TrimSpace(now)); got != name {
 		return failed(name, got, "see who sets the host name: "+repairs)

@@ -34,6 +34,10 @@ func New(h *host.Host, fetch Fetch) *Store { return &Store{host: h, fetch: fetch
 
 // For returns the values that a desired state refers to.
 func (s *Store) For(d *desired.State) desired.Secrets {
+	return s.referred(d)
+}
+
+func (s *Store) referred(d *desired.State) referred {
 	values := referred{s, make(map[string]*agentv1.SecretRef)}
 	for _, ref := range d.Pool.GetSecrets() {
 		values.refs[ref.GetName()] = ref
@@ -46,20 +50,57 @@ type referred struct {
 	refs map[string]*agentv1.SecretRef
 }
 
+// Look returns the values that a desired state refers to which is not the machine's: those that are fetched for it are not
+// written to the disk.
+func (s *Store) Look(d *desired.State) desired.Secrets {
+	return &look{referred: s.referred(d), fetched: make(map[string][]byte)}
+}
+
+// look is what is looked at and not kept.
+type look struct {
+	referred
+	mu      sync.Mutex
+	fetched map[string][]byte
+}
+
+// Secret implements desired.Secrets.
+func (l *look) Secret(ctx context.Context, name string) ([]byte, error) {
+	ref := l.refs[name]
+	if ref == nil {
+		return nil, unreferred(name)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	value, err := l.host.ReadFile(file(ref))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return value, err
+	}
+	if value, ok := l.fetched[name]; ok {
+		return value, nil
+	}
+	values, err := l.ask(ctx, []*agentv1.SecretRef{ref})
+	if err != nil {
+		return nil, err
+	}
+	l.fetched[name] = values[0]
+	return values[0], nil
+}
+
+func unreferred(name string) error {
+	return errs.New(errs.NotFound, "cannot get secret %s: the desired state does not refer to it", name)
+}
+
 // Secret implements desired.Secrets.
 func (r referred) Secret(ctx context.Context, name string) ([]byte, error) {
 	ref := r.refs[name]
 	if ref == nil {
-		return nil, errs.New(errs.NotFound, "cannot get secret %s: the desired state does not refer to it", name)
+		return nil, unreferred(name)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	value, err := r.host.ReadFile(file(ref))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return value, err
-	}
-	if r.fetch == nil {
-		return nil, errs.New(errs.Unavailable, "cannot get secret %s: revision %d was not fetched yet", name, ref.Revision)
 	}
 	if err := r.get(ctx); err != nil {
 		return nil, err
@@ -75,12 +116,9 @@ func (r referred) get(ctx context.Context) error {
 			missing = append(missing, ref)
 		}
 	}
-	values, err := r.fetch(ctx, missing)
+	values, err := r.ask(ctx, missing)
 	if err != nil {
-		return errs.New(errs.KindOf(err), "cannot get secrets from a server: %w", err)
-	}
-	if len(values) != len(missing) {
-		return errs.New(errs.Internal, "cannot get secrets: a server answered %d values for %d", len(values), len(missing))
+		return err
 	}
 	if err := r.host.MkdirAll(Dir, 0o700); err != nil {
 		return err
@@ -91,6 +129,21 @@ func (r referred) get(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ask fetches values, one for each reference.
+func (s *Store) ask(ctx context.Context, refs []*agentv1.SecretRef) ([][]byte, error) {
+	if s.fetch == nil {
+		return nil, errs.New(errs.Unavailable, "cannot get secret %s: revision %d was not fetched yet", refs[0].GetName(), refs[0].GetRevision())
+	}
+	values, err := s.fetch(ctx, refs)
+	if err != nil {
+		return nil, errs.New(errs.KindOf(err), "cannot get secrets from a server: %w", err)
+	}
+	if len(values) != len(refs) {
+		return nil, errs.New(errs.Internal, "cannot get secrets: a server answered %d values for %d", len(values), len(refs))
+	}
+	return values, nil
 }
 
 // Prune removes the values that a desired state does not refer to.

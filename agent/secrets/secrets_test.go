@@ -121,3 +121,30 @@ func TestPruneOfNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLookKeepsNothing: what another desired state refers to is fetched, once, and not written to the disk.
+func TestLookKeepsNothing(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	from := &server{}
+	s := secrets.New(&h, from.fetch)
+	get(t, s, state(ref("a", 1)), "a", "a")
+	before := files(t, filepath.Join(h.Root, secrets.Dir))
+	other := s.Look(state(ref("a", 1), ref("b", 2)))
+	for _, want := range []struct{ name, value string }{{"a", "a"}, {"b", "bb"}, {"b", "bb"}} {
+		if value, err := other.Secret(t.Context(), want.name); err != nil || string(value) != want.value {
+			t.Errorf("%s is %q, %v", want.name, value, err)
+		}
+	}
+	if from.calls != 2 {
+		t.Errorf("%d calls", from.calls)
+	}
+	if after := files(t, filepath.Join(h.Root, secrets.Dir)); strings.Join(after, " ") != strings.Join(before, " ") {
+		t.Errorf("files %q, before %q", after, before)
+	}
+	if _, err := other.Secret(t.Context(), "c"); !errs.Is(err, errs.NotFound) {
+		t.Error(err)
+	}
+	if _, err := secrets.New(&h, nil).Look(state(ref("b", 2))).Secret(t.Context(), "b"); !errs.Is(err, errs.Unavailable) {
+		t.Error(err)
+	}
+}

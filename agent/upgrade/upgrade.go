@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/provisionr/provisionr/agent/host"
@@ -29,6 +30,9 @@ const (
 	lockPath   = dir + "/upgrade.lock"
 	name       = "provisionr-agent"
 	unit       = "provisionr-agent.service"
+	// bootPath has the old program look first, each time that the unit starts: the watchdog is gone after a boot, and a new
+	// program that crashes cannot take itself back.
+	bootPath = "/etc/systemd/system/" + unit + ".d/50-provisionr-upgrade.conf"
 )
 
 const (
@@ -51,17 +55,24 @@ type Config struct {
 	Timers   Timers
 	// Running is the base name of this process's program. Empty where it is not known: it is what the link leads to then.
 	Running string
-	Logger  *slog.Logger
+	// BootID changes with each boot of the machine.
+	BootID string
+	Logger *slog.Logger
 }
 
-// Upgrader replaces this agent.
-type Upgrader struct{ Config }
+// Upgrader replaces this agent. Its methods are safe for several goroutines.
+type Upgrader struct {
+	Config
+	// preparing is held while an upgrade is prepared.
+	preparing sync.Mutex
+}
 
 // record is an upgrade that is under way. From and To are base names beside the link.
 type record struct {
 	From    string    `json:"from"`
 	To      string    `json:"to"`
 	Version string    `json:"version"`
+	BootID  string    `json:"boot_id"`
 	Began   time.Time `json:"began"`
 	// Why it was taken back; only in the file of a failed one.
 	Why string `json:"why,omitempty"`
@@ -72,12 +83,16 @@ func New(c Config) (*Upgrader, error) {
 	if c.Host == nil || c.Programs == nil || c.Timers == nil || c.Logger == nil {
 		return nil, errs.New(errs.Internal, "cannot make upgrader: a required field is missing")
 	}
-	return &Upgrader{c}, nil
+	return &Upgrader{Config: c}, nil
 }
 
 // Prepare has everything ready for the program with the hash, and returns what starts it, which ends this process; nil where
 // it is this one. Until then nothing is changed but what the watchdog takes back.
 func (u *Upgrader) Prepare(ctx context.Context, sha []byte, version string) (start func(context.Context) error, err error) {
+	if !u.preparing.TryLock() {
+		return nil, errs.New(errs.Conflict, "cannot upgrade: an upgrade is being prepared")
+	}
+	defer u.preparing.Unlock()
 	if r, _ := u.read(recordPath); r != nil {
 		return nil, errs.New(errs.Conflict, "cannot upgrade: an upgrade to %s is under way", r.Version)
 	}
@@ -95,12 +110,9 @@ func (u *Upgrader) Prepare(ctx context.Context, sha []byte, version string) (sta
 	if err := u.try(ctx, to, version); err != nil {
 		return nil, errors.Join(err, u.Host.Remove(to))
 	}
-	r := &record{From: from, To: path.Base(to), Version: version, Began: time.Now()}
-	if err := u.write(recordPath, r); err != nil {
-		return nil, err
-	}
-	if err := u.Timers.Arm(ctx, Watchdog, watchdogAfter, []string{path.Join(programs.Dir, from), "undo", "upgrade"}); err != nil {
-		return nil, errors.Join(err, u.Host.Remove(recordPath))
+	r := &record{From: from, To: path.Base(to), Version: version, BootID: u.BootID, Began: time.Now()}
+	if err := u.arm(ctx, r); err != nil {
+		return nil, errors.Join(err, u.Host.Remove(recordPath), u.Host.Remove(bootPath))
 	}
 	return func(ctx context.Context) error {
 		u.Logger.Info("starting another version of the agent", "version", version, "program", r.To)
@@ -114,6 +126,30 @@ func (u *Upgrader) Prepare(ctx context.Context, sha []byte, version string) (sta
 		}
 		return nil
 	}, nil
+}
+
+// arm has the upgrade taken back by whatever comes first: the watchdog, or the old program at the unit's start after a boot.
+func (u *Upgrader) arm(ctx context.Context, r *record) error {
+	old := path.Join(programs.Dir, r.From)
+	look := "# Written by provisionr-agent while it is upgraded.\n[Service]\nExecStartPre=-" + old + " undo boot\n"
+	if err := u.Host.MkdirAll(path.Dir(bootPath), 0o755); err != nil {
+		return err
+	}
+	if err := u.Host.WriteFile(bootPath, []byte(look), host.Attributes{Mode: 0o644}); err != nil {
+		return err
+	}
+	if err := u.Host.Units.DaemonReload(ctx); err != nil {
+		return err
+	}
+	if err := u.write(recordPath, r); err != nil {
+		return err
+	}
+	return u.Timers.Arm(ctx, Watchdog, watchdogAfter, []string{old, "undo", "upgrade"})
+}
+
+// disarm is the end of an upgrade whose record is removed: what is left of it finds nothing to do.
+func (u *Upgrader) disarm(ctx context.Context) error {
+	return errors.Join(u.Timers.Disarm(ctx, Watchdog), u.Host.Remove(bootPath), u.Host.Units.DaemonReload(ctx))
 }
 
 // current returns the base name of the program that the unit runs. A plain file, as the bootstrap leaves it, is first given
@@ -166,21 +202,21 @@ func (u *Upgrader) Connected(ctx context.Context) error {
 	if err := u.Host.Remove(recordPath); err != nil {
 		return err
 	}
-	if err := u.Timers.Disarm(ctx, Watchdog); err != nil {
+	if err := u.disarm(ctx); err != nil {
 		u.Logger.Warn("cannot stop the watchdog, which will find nothing to do", "error", err)
 	}
 	u.Logger.Info("upgraded", "version", r.Version)
 	return u.Programs.Prune(name, r.From, r.To)
 }
 
-// Left returns how long an upgrade that is under way still has, negative where that is over, and whether there is one. A watchdog
-// does not outlive a boot: it is for the agent then to call Undo.
+// Left returns how long an upgrade that is under way still has, and whether there is one. A watchdog may be gone: it is for the
+// agent then to call Undo.
 func (u *Upgrader) Left() (time.Duration, bool) {
 	r, err := u.read(recordPath)
 	if r == nil || err != nil {
 		return 0, false
 	}
-	return min(time.Until(r.Began), 0) + watchdogAfter, true
+	return max(min(time.Until(r.Began), 0)+watchdogAfter, 0), true
 }
 
 // Failed returns why the last upgrade was taken back, once; "" where none was. Told is to be called when it was passed on.
@@ -197,24 +233,38 @@ func (u *Upgrader) Told() error { return u.Host.Remove(failedPath) }
 // Undo takes an upgrade back that has not ended, and starts the old program. It reports whether there was one. It is what the
 // watchdog calls, in a process of the old program.
 func Undo(ctx context.Context, h *host.Host, why string) (bool, error) {
+	was, err := takeBack(h, why, func(*record) bool { return true })
+	if !was {
+		return false, err
+	}
+	// Whatever could not be written, as on a full disk: the old program is to run.
+	return true, errors.Join(err, h.Units.DaemonReload(ctx), h.Units.Restart(ctx, unit))
+}
+
+// Booted takes an upgrade back that a boot has cut short. The old program calls it before the unit's own is started.
+func Booted(h *host.Host, bootID string) (bool, error) {
+	return takeBack(h, "the machine was booted before it had a session with a server", func(r *record) bool {
+		return r.BootID != "" && bootID != "" && r.BootID != bootID
+	})
+}
+
+// takeBack makes the link lead to the old program again where an upgrade is under way, and it is to be.
+func takeBack(h *host.Host, why string, wanted func(*record) bool) (bool, error) {
 	release, err := h.Lock(lockPath)
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	u := &Upgrader{Config{Host: h}}
+	u := &Upgrader{Config: Config{Host: h}}
 	r, err := u.read(recordPath)
-	if r == nil || err != nil {
+	if r == nil || err != nil || !wanted(r) {
 		return false, err
 	}
 	if err := move(h, r.From); err != nil {
-		return true, fmt.Errorf("cannot take the upgrade back: %w", err)
+		return false, fmt.Errorf("cannot take the upgrade back: %w", err)
 	}
 	r.Why = why
-	if err := errors.Join(u.write(failedPath, r), h.Remove(recordPath)); err != nil {
-		return true, err
-	}
-	return true, h.Units.Restart(ctx, unit)
+	return true, errors.Join(u.write(failedPath, r), h.Remove(recordPath), h.Remove(bootPath))
 }
 
 // move makes the link lead to a program beside it.

@@ -33,6 +33,7 @@ type world struct {
 	old, new [sha256.Size]byte
 	armed    [][]string
 	disarmed int
+	boot     string
 }
 
 func (w *world) Arm(_ context.Context, _ string, _ time.Duration, command []string) error {
@@ -59,7 +60,7 @@ func (w *world) Fetch(_ context.Context, r *agentv1.FetchRequest) (func() (*agen
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, old: sha256.Sum256([]byte("old agent")), new: sha256.Sum256([]byte("new agent"))}
+	w := &world{t: t, boot: "b1", old: sha256.Sum256([]byte("old agent")), new: sha256.Sum256([]byte("new agent"))}
 	w.host, w.commands, w.units = hosttest.New(t)
 	w.units.Set(unit, host.Unit{Load: "loaded", Active: "active"})
 	w.commands.Answer(filepath.Join(w.host.Root, programs.Path("provisionr-agent", w.new[:])), "v2\n")
@@ -74,7 +75,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) upgrader(running string) *upgrade.Upgrader {
 	w.t.Helper()
-	u, err := upgrade.New(upgrade.Config{Host: &w.host, Programs: programs.New(&w.host, w), Timers: w, Running: running, Logger: slog.New(slog.DiscardHandler)})
+	u, err := upgrade.New(upgrade.Config{Host: &w.host, Programs: programs.New(&w.host, w), Timers: w, Running: running, BootID: w.boot, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestUpgrade(t *testing.T) {
 	if want := []string{oldName, "undo", "upgrade"}; !slices.Equal(w.armed[0], want) {
 		t.Errorf("armed %q, want %q", w.armed[0], want)
 	}
-	if log := w.units.Log(); w.runs() != "new agent" || !slices.Equal(log, []string{"restart " + unit}) {
+	if log := w.units.Log(); w.runs() != "new agent" || !slices.Equal(log, []string{"daemon-reload", "restart " + unit}) {
 		t.Errorf("%s, %q", w.runs(), log)
 	}
 	// A session of the old agent, which is about to end, confirms nothing.
@@ -149,7 +150,7 @@ func TestBadAgentIsTakenBack(t *testing.T) {
 			t.Fatalf("undo %d: %v, %v, %s", n, was, err, w.runs())
 		}
 	}
-	if log := w.units.Log(); len(log) != 2 {
+	if log := w.units.Log(); !slices.Equal(log, []string{"daemon-reload", "restart " + unit, "daemon-reload", "restart " + unit}) {
 		t.Errorf("units %q", log)
 	}
 	u := w.upgrader("")

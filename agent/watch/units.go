@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -20,8 +21,10 @@ const (
 	// maxRules bounds the rules that the bus filters by; a connection may have 512 (dbus-daemon(1)). Beyond, all units are
 	// heard, and filtered here.
 	maxRules = 256
-	// signalQueue is how many signals wait; one that finds no place is lost, which cannot be seen.
+	// signalQueue is how many signals wait in order; what comes beyond waits beside, and costs more.
 	signalQueue = 256
+	// busTimeout bounds a call: who sets what is watched waits for it.
+	busTimeout = 5 * time.Second
 )
 
 // watchedProperties are those of a unit whose change may be drift (org.freedesktop.systemd1(5)).
@@ -201,18 +204,23 @@ func connectBus(ctx context.Context) (bus, error) {
 }
 
 func (b *systemBus) match(rule string) error {
-	return b.conn.BusObject().Call("org.freedesktop.DBus.AddMatch", 0, rule).Err
+	return call(b.conn.Context(), b.conn.BusObject(), "org.freedesktop.DBus.AddMatch", rule)
 }
 
 func (b *systemBus) unmatch(rule string) error {
-	return b.conn.BusObject().Call("org.freedesktop.DBus.RemoveMatch", 0, rule).Err
+	return call(b.conn.Context(), b.conn.BusObject(), "org.freedesktop.DBus.RemoveMatch", rule)
+}
+
+func call(ctx context.Context, object dbus.BusObject, method string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, busTimeout)
+	defer cancel()
+	return object.CallWithContext(ctx, method, 0, args...).Err
 }
 
 func (b *systemBus) subscribe(ctx context.Context) (<-chan *dbus.Signal, error) {
 	signals := make(chan *dbus.Signal, signalQueue)
 	b.conn.Signal(signals)
-	err := b.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1").CallWithContext(ctx, manager+".Subscribe", 0).Err
-	return signals, err
+	return signals, call(ctx, b.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1"), manager+".Subscribe")
 }
 
 func (b *systemBus) close() { _ = b.conn.Close() }

@@ -5,7 +5,8 @@
 //
 //	provisionr-agent status   prints the last run and the newest proofs
 //	provisionr-agent check    compares the machine with its desired state, changes nothing; exit 2 where it differs
-//	provisionr-agent undo     takes back a change, or an upgrade of the agent, that is not confirmed yet; watchdogs run it
+//	provisionr-agent undo     takes back a change, or an upgrade of the agent, that is not confirmed yet; watchdogs run it,
+//	                         and with boot the agent's unit does while an upgrade is not
 package main
 
 import (
@@ -61,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	repeat := flags.Int("repeat", 0, "with check: do it this many times more, and print what each costs inside an agent that runs")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: provisionr-agent [flags] [status | check | undo [change | upgrade]]")
+		fmt.Fprintln(stderr, "usage: provisionr-agent [flags] [status | check | undo [change | upgrade | boot]]")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {

@@ -25,11 +25,11 @@ func TestCommands(t *testing.T) {
 		{"no status yet", []string{"--root", root, "status"}, exitFailed, "", "hint: see systemctl status provisionr-agent"},
 		{"nothing to check", []string{"--root", root, "check"}, exitFailed, "", "cannot open cache"},
 		{"nothing to undo", []string{"--root", root, "undo"}, exitOK, "", ""},
-		{"undo what", []string{"--root", root, "undo", "all"}, exitFailed, "", "it is change or upgrade"},
+		{"undo what", []string{"--root", root, "undo", "all"}, exitFailed, "", "it is change, upgrade or boot"},
 		{"not bootstrapped", []string{"--root", root}, exitFailed, "", "hint: cloud-init writes"},
 		{"unknown command", []string{"--root", root, "converge"}, exitFailed, "", "usage:"},
 		{"unknown flag", []string{"--verbose"}, exitFailed, "", "usage:"},
-		{"no such root", []string{"--root", root + "/none", "status"}, exitFailed, "", "cannot open root"},
+		{"no such root", []string{"--root", root + "/none", "status"}, exitFailed, "", "no such file or directory"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -21,6 +21,19 @@ const (
 	execGrace = 15 * time.Second
 )
 
+// selected returns the running machines that a selector names, of which there is one at least.
+func (s *machineService) selected(ctx context.Context, selector string) ([]*provisionrv1.Machine, error) {
+	snapshot, err := s.read(ctx, provisionrv1.Consistency_CONSISTENCY_LEADER)
+	if err != nil {
+		return nil, err
+	}
+	machines, err := selectMachines(snapshot, selector)
+	if err == nil && len(machines) == 0 {
+		err = errs.New(errs.NotFound, "cannot find a running machine in %q", selector)
+	}
+	return machines, err
+}
+
 // Exec streams what the machines' commands print, mixed as it comes, each message with its machine's name. That one
 // machine fails is a message of the stream, not the call's error.
 func (s *machineService) Exec(req *provisionrv1.ExecRequest, stream grpc.ServerStreamingServer[provisionrv1.ExecResponse]) error {
@@ -28,16 +41,9 @@ func (s *machineService) Exec(req *provisionrv1.ExecRequest, stream grpc.ServerS
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.read(stream.Context(), provisionrv1.Consistency_CONSISTENCY_LEADER)
+	machines, err := s.selected(stream.Context(), req.Selector)
 	if err != nil {
 		return err
-	}
-	machines, err := selectMachines(snapshot, req.Selector)
-	if err != nil {
-		return err
-	}
-	if len(machines) == 0 {
-		return errs.New(errs.NotFound, "cannot find a running machine in %q", req.Selector)
 	}
 	if err := stream.SendHeader(nil); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -20,7 +21,7 @@ const (
 	// maxResources bounds the resources named of one machine, maxDiff the octets of one of their texts.
 	maxResources = 1000
 	maxDiff      = 4 << 10
-	// maxPreviews bounds the texts of one answer, in octets; beyond them resources are named without their differences.
+	// maxPreviews bounds the texts of one answer, in octets; beyond them resources are counted.
 	maxPreviews = 16 << 20
 )
 
@@ -47,6 +48,8 @@ func (s *manifestService) PlanMachines(ctx context.Context, req *provisionrv1.Pl
 	resp := &provisionrv1.PlanMachinesResponse{Version: snapshot.Version()}
 	plans := map[string]*provisionrv1.MachinePlan{}
 	var asked []*provisionrv1.Machine
+	var room atomic.Int64
+	room.Store(maxPreviews)
 	for _, pool := range pools {
 		for _, t := range targets(after, pool) {
 			resp.Machines = append(resp.Machines, t.plan)
@@ -59,9 +62,8 @@ func (s *manifestService) PlanMachines(ctx context.Context, req *provisionrv1.Pl
 	fanOut(asked, func(m *provisionrv1.Machine) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		s.preview(ctx, after, plans[m.GetMetadata().GetName()])
+		s.preview(ctx, after, plans[m.GetMetadata().GetName()], &room)
 	})
-	shorten(resp.Machines, maxPreviews)
 	return resp, ctx.Err()
 }
 
@@ -154,8 +156,8 @@ func targets(after *state.Snapshot, pool *provisionrv1.Pool) []target {
 	return out
 }
 
-// preview asks one machine and completes its plan.
-func (s *manifestService) preview(ctx context.Context, after *state.Snapshot, p *provisionrv1.MachinePlan) {
+// preview asks one machine and completes its plan. The room is what the answer may still hold, in octets.
+func (s *manifestService) preview(ctx context.Context, after *state.Snapshot, p *provisionrv1.MachinePlan, room *atomic.Int64) {
 	wanted, err := s.Preview(after, p.Id)
 	var answer *agentv1.Answer
 	if err == nil {
@@ -165,28 +167,23 @@ func (s *manifestService) preview(ctx context.Context, after *state.Snapshot, p 
 		p.Error = explained(err)
 		return
 	}
-	result := answer.GetPreview()
-	p.Checked = result.GetChecked()
-	for _, d := range result.GetDifferences()[:min(len(result.GetDifferences()), maxResources)] {
-		p.Resources = append(p.Resources, &provisionrv1.ResourcePlan{
-			Resource: validTail(d.GetResource(), maxDiff), Diff: validHead(d.GetDiff(), maxDiff), Error: validHead(d.GetError(), maxDiff),
-		})
-	}
-	if more := len(result.GetDifferences()) - maxResources; more > 0 {
-		p.Resources = append(p.Resources, &provisionrv1.ResourcePlan{Resource: fmt.Sprintf("and %d more", more)})
-	}
+	p.Checked = answer.GetPreview().GetChecked()
+	p.Resources = bring(answer.GetPreview().GetDifferences(), room)
 }
 
-// shorten leaves out differences once the texts of all are too many.
-func shorten(machines []*provisionrv1.MachinePlan, most int) {
-	size := 0
-	for _, m := range machines {
-		for _, r := range m.Resources {
-			if size += len(r.Diff) + len(r.Error); size > most && r.Diff != "" {
-				r.Diff = "(left out: the answer is too large; ask about one pool)"
-			}
+// bring copies what a machine said, as far as there is room. That is looked at while machines answer: thousands could say more
+// than there is memory for.
+func bring(said []*agentv1.ResourceChange, room *atomic.Int64) (out []*provisionrv1.ResourcePlan) {
+	for i, d := range said {
+		r := &provisionrv1.ResourcePlan{
+			Resource: validTail(d.GetResource(), maxDiff), Diff: validHead(d.GetDiff(), maxDiff), Error: validHead(d.GetError(), maxDiff),
 		}
+		if i == maxResources || room.Add(-int64(len(r.Resource)+len(r.Diff)+len(r.Error))) < 0 {
+			return append(out, &provisionrv1.ResourcePlan{Resource: fmt.Sprintf("and %d more: ask about one pool", len(said)-i)})
+		}
+		out = append(out, r)
 	}
+	return out
 }
 
 // explained is an error as one text, with its hint.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,11 +173,16 @@ func TestPlanMachines(t *testing.T) {
 }
 
 func TestPlansAreBounded(t *testing.T) {
-	long := func() *provisionrv1.ResourcePlan { return &provisionrv1.ResourcePlan{Diff: strings.Repeat("x", 100)} }
-	plans := []*provisionrv1.MachinePlan{{Resources: []*provisionrv1.ResourcePlan{long(), long()}}, {Resources: []*provisionrv1.ResourcePlan{long()}}}
-	shorten(plans, 200)
-	if len(plans[0].Resources[1].Diff) != 100 || !strings.HasPrefix(plans[1].Resources[0].Diff, "(left out") {
-		t.Errorf("%v", plans)
+	var room atomic.Int64
+	room.Store(250)
+	long := &agentv1.ResourceChange{Resource: "file//a", Diff: strings.Repeat("x", 100)}
+	first, second := bring([]*agentv1.ResourceChange{long, long}, &room), bring([]*agentv1.ResourceChange{long, long}, &room)
+	if len(first) != 2 || len(first[1].Diff) != 100 || len(second) != 1 || second[0].Resource != "and 2 more: ask about one pool" || second[0].Diff != "" {
+		t.Errorf("%v, then %v", first, second)
+	}
+	room.Store(maxPreviews)
+	if many := bring(make([]*agentv1.ResourceChange, maxResources+7), &room); len(many) != maxResources+1 || !strings.HasPrefix(many[maxResources].Resource, "and 7 more") {
+		t.Errorf("%d resources", len(many))
 	}
 }
 

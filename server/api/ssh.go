@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/auth"
 )
@@ -23,6 +24,12 @@ func (s *accessService) SignSshKey(ctx context.Context, req *provisionrv1.SignSs
 		return nil, err
 	}
 	caller := auth.CallerOf(ctx)
+	// What a credential gives must not outlive it.
+	if s := auth.FromContext(ctx); s != nil && !s.Expires.IsZero() {
+		if ttl = min(ttl, time.Until(s.Expires)); ttl <= 0 {
+			return nil, errs.New(errs.Unauthenticated, "cannot certify a key: the credential has ended")
+		}
+	}
 	signed, err := s.Authority.SignUser(req.PublicKey, caller.GetKind()+" "+caller.GetName(), sshPrincipals(caller), ttl)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,10 @@ func TestSignSshKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// The caller's own certificate lasts an hour.
+	if resp, err := sign(operator, 24*time.Hour, line); err != nil || time.Until(resp.Expires.AsTime()) > time.Hour {
+		t.Errorf("a certificate outlives the credential: %v, %v", resp.GetExpires().AsTime(), err)
+	}
 	if _, err := sign(viewer, 0, line); !errs.Is(err, errs.Denied) {
 		t.Errorf("a viewer: %v", err)
 	}

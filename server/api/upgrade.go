@@ -35,16 +35,9 @@ func (s *machineService) UpgradeAgents(req *provisionrv1.UpgradeAgentsRequest, s
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.read(stream.Context(), provisionrv1.Consistency_CONSISTENCY_LEADER)
+	machines, err := s.selected(stream.Context(), req.Selector)
 	if err != nil {
 		return err
-	}
-	machines, err := selectMachines(snapshot, req.Selector)
-	if err != nil {
-		return err
-	}
-	if len(machines) == 0 {
-		return errs.New(errs.NotFound, "cannot find a running machine in %q", req.Selector)
 	}
 	if err := stream.SendHeader(nil); err != nil {
 		return err
@@ -100,7 +93,6 @@ func (s *machineService) upgrade(ctx context.Context, id, slot string, timeout t
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	begun := time.Now()
 	_, err := s.Agents.Ask(ctx, id, &agentv1.Ask{Kind: &agentv1.Ask_Upgrade{Upgrade: &agentv1.Upgrade{Sha256: program, Version: s.Version}}})
 	if err != nil && !errs.Is(err, errs.Canceled) {
 		return fail(err)
@@ -111,7 +103,7 @@ func (s *machineService) upgrade(ctx context.Context, id, slot string, timeout t
 		switch {
 		case m == nil || !living(m):
 			return fail(errs.New(errs.Conflict, "the machine was deleted meanwhile"))
-		case runs(m, program, s.Version) && m.GetStatus().GetAgent().GetReported().AsTime().After(begun):
+		case runs(m, program, s.Version):
 			r.State, r.Version = upgraded, m.GetStatus().GetAgent().GetVersion()
 			return r
 		}

@@ -131,6 +131,9 @@ func TestTokens(t *testing.T) {
 			if (s == nil) != (err != nil) || err == nil && s.Caller.GetRole() != tt.role {
 				t.Fatalf("caller %v", s)
 			}
+			if err == nil && !s.Expires.After(d.config.Now()) {
+				t.Errorf("the token ends at %v", s.Expires)
+			}
 			if err != nil && errs.HintOf(err) == "" && tt.kind == errs.Unauthenticated {
 				t.Errorf("no hint: %v", err)
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -72,6 +73,8 @@ type Session struct {
 	Caller *provisionrv1.Caller
 	// Credential names what the caller showed: "certificate SERIAL" or "token NAME".
 	Credential string
+	// Expires is when the credential ends; the zero value if it does not.
+	Expires time.Time
 	// check authenticates again with the same credential.
 	check func() (*provisionrv1.Caller, error)
 }
@@ -128,6 +131,11 @@ func (d *Door) Authenticate(r *http.Request) (*Session, error) {
 		return nil, err
 	}
 	s.Caller = caller
+	if name, ok := strings.CutPrefix(s.Credential, "token "); !ok {
+		s.Expires = r.TLS.PeerCertificates[0].NotAfter
+	} else if end := d.config.State().Token(name).GetExpires(); end != nil {
+		s.Expires = end.AsTime()
+	}
 	return s, nil
 }
 

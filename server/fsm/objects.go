@@ -164,7 +164,8 @@ func (a *applier) checkReferences(objects []*provisionrv1.Object) *errs.Error {
 		if provider := state.ProviderName(p); a.Provider(provider) == nil {
 			return errs.New(errs.Invalid, "pool %s names provider %s, which does not exist", name, clip(provider, maxName))
 		}
-		if vpn := p.GetSpec().GetVpn(); vpn != nil && a.Vpn(vpn.GetName()) == nil {
+		// Below level 3 members of the version before do not know the field: what they take, all must.
+		if vpn := p.GetSpec().GetVpn(); vpn != nil && a.level() >= 3 && a.Vpn(vpn.GetName()) == nil {
 			return errs.New(errs.Invalid, "pool %s names vpn %s, which does not exist", name, clip(vpn.GetName(), maxName))
 		}
 		network := a.NetworkOf(p)

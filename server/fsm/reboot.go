@@ -30,6 +30,13 @@ func (a *applier) beginReboot(c *raftlogv1.BeginReboot) *errs.Error {
 	case !c.GetDeadline().IsValid() || !c.GetDeadline().AsTime().After(a.now.AsTime()):
 		return errs.New(errs.Invalid, "the reboot of machine %s needs a deadline in the future", slot)
 	}
+	// Two that were decided at the same time each saw the other's machine serve.
+	if pool := a.Pool(m.GetSpec().GetPool()); pool != nil && s.GetPhase() == provisionrv1.Phase_PHASE_READY {
+		if away, most := a.Away(pool, c.GetId()), state.MaxUnavailable(pool); away >= most {
+			return errs.New(errs.Conflict, "machine %s is not rebooted: %d others of its pool do not serve, and its safety.maxUnavailable is %d", slot, away, most).
+				WithHint("wait until they are ready, or allow more in the pool")
+		}
+	}
 	s.Reboot = &provisionrv1.Reboot{BootId: c.GetBootId(), Reason: clip(c.GetReason(), maxDetail), Since: a.now, Deadline: c.GetDeadline()}
 	a.Put(m)
 	message := slot + " is being rebooted"

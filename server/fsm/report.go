@@ -41,8 +41,14 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 		m.Status.Agent = agent
 		a.endReboot(m)
 	}
-	if c.GetFacts() != nil {
+	switch {
+	case c.GetFacts() != nil:
 		a.setFacts(m, c.GetFacts())
+	case waitsForVpn(m):
+		if pool := a.Pool(m.GetSpec().GetPool()); pool.GetSpec().GetVpn() != nil {
+			// That there still is no address was said when it was not there first.
+			_, _ = a.enterVpn(pool, m, nil)
+		}
 	}
 	if c.GetAgent() != nil || c.GetFacts() != nil {
 		a.Put(m)

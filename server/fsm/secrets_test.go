@@ -174,6 +174,20 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestRebootsKeepTheBudget: of two that were decided at the same time the second is refused.
+func TestRebootsKeepTheBudget(t *testing.T) {
+	w := initialised(t)
+	w.must(put(pool("a", 2)))
+	for i, id := range []string{"m-1", "m-2"} {
+		w.serving(id, "a", uint32(i+1))
+		w.must(booted(id, "b"))
+	}
+	w.must(beginReboot("m-1", "b", time.Minute, w))
+	w.refuse(errs.Conflict, beginReboot("m-2", "b", time.Minute, w))
+	w.must(booted("m-1", "b2"))
+	w.must(beginReboot("m-2", "b", time.Minute, w))
+}
+
 func TestLevelThree(t *testing.T) {
 	spec := func(change func(*provisionrv1.PoolSpec)) *raftlogv1.Command {
 		o := pool("a", 1)

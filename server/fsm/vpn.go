@@ -70,6 +70,7 @@ func (a *applier) applyVpn(wanted *provisionrv1.Vpn, uid string) *errs.Error {
 	}
 	a.Put(&provisionrv1.Vpn{ApiVersion: wanted.GetApiVersion(), Kind: wanted.GetKind(), Metadata: m, Spec: wanted.GetSpec()})
 	a.changed(what, "Vpn", name, "")
+	a.admitWaiting(name)
 	return nil
 }
 
@@ -112,7 +113,7 @@ func (a *applier) keepsVpnAddresses(present *provisionrv1.Vpn, prefix netip.Pref
 	return nil
 }
 
-// vpnAddresses returns the addresses of machines and peers, in order.
+// vpnAddresses returns the addresses of machines and peers.
 func (a *applier) vpnAddresses(vpn string) []netip.Addr {
 	var used []netip.Addr
 	add := func(address string) {
@@ -126,29 +127,48 @@ func (a *applier) vpnAddresses(vpn string) []netip.Addr {
 	for p := range a.VpnPeersOf(vpn) {
 		add(p.GetAddress())
 	}
-	slices.SortFunc(used, netip.Addr.Compare)
 	return used
 }
 
-// freeVpnAddress returns the lowest address that nobody has, the first and the last of the range left out.
-func (a *applier) freeVpnAddress(v *provisionrv1.Vpn) (string, *errs.Error) {
+// vpnRoom hands out the free addresses of a Vpn, the lowest first, the first and the last of the range left out. It does not
+// see what is given back after it was made.
+type vpnRoom struct {
+	vpn    string
+	prefix netip.Prefix
+	used   map[netip.Addr]bool
+	next   netip.Addr
+}
+
+func (a *applier) vpnRoom(v *provisionrv1.Vpn) (*vpnRoom, *errs.Error) {
 	prefix, err := parseVpn(v)
+	if err != nil {
+		return nil, err
+	}
+	r := &vpnRoom{vpn: v.GetMetadata().GetName(), prefix: prefix, used: map[netip.Addr]bool{}, next: prefix.Addr().Next()}
+	for _, address := range a.vpnAddresses(r.vpn) {
+		r.used[address] = true
+	}
+	return r, nil
+}
+
+func (r *vpnRoom) take() (string, *errs.Error) {
+	for r.used[r.next] {
+		r.next = r.next.Next()
+	}
+	if !r.prefix.Contains(r.next) || !r.prefix.Contains(r.next.Next()) {
+		return "", errs.New(errs.Exhausted, "vpn %s (%s) has no free address", r.vpn, r.prefix).
+			WithHint("apply a larger range that has the present one within, or delete peers")
+	}
+	r.used[r.next] = true
+	return r.next.String(), nil
+}
+
+func (a *applier) freeVpnAddress(v *provisionrv1.Vpn) (string, *errs.Error) {
+	room, err := a.vpnRoom(v)
 	if err != nil {
 		return "", err
 	}
-	next := prefix.Addr().Next()
-	for _, used := range a.vpnAddresses(v.GetMetadata().GetName()) {
-		if used == next {
-			next = next.Next()
-		} else if used.Compare(next) > 0 {
-			break
-		}
-	}
-	if !prefix.Contains(next) || !prefix.Contains(next.Next()) {
-		return "", errs.New(errs.Exhausted, "vpn %s (%s) has no free address", v.GetMetadata().GetName(), prefix).
-			WithHint("apply a larger range that has the present one within, or delete peers")
-	}
-	return next.String(), nil
+	return room.take()
 }
 
 func (a *applier) applyVpnPeer(wanted *provisionrv1.VpnPeer, uid string) *errs.Error {
@@ -239,32 +259,63 @@ func (a *applier) deleteVpnPeer(name string) *errs.Error {
 		return notFound("vpn peer", name)
 	}
 	a.Delete(peer)
+	a.admitWaiting(peer.GetSpec().GetVpn())
 	return nil
 }
 
 // joinVpn gives a machine, which the caller writes, an address of its pool's Vpn once its key is known, and takes back one of a
-// Vpn that the pool is not in. Where no address is free the machine does without: what it reports must not be lost for that.
+// Vpn that the pool is not in. Where no address is free the machine does without: what it reports must not be lost for that. It
+// gets one with a later report, or when the Vpn grows or loses a peer.
 func (a *applier) joinVpn(pool *provisionrv1.Pool, m *provisionrv1.Machine) {
-	s, slot := m.Status, m.GetSpec().GetSlot()
-	vpn := a.Vpn(pool.GetSpec().GetVpn().GetName())
+	slot := m.GetSpec().GetSlot()
+	switch joined, err := a.enterVpn(pool, m, nil); {
+	case err != nil:
+		a.event("VpnAddressMissing", fmt.Sprintf("%s gets no address: %s", slot, err.Message), true, "", m)
+	case joined:
+		a.event("VpnAddressAssigned", fmt.Sprintf("%s has the address %s in vpn %s", slot, m.Status.GetVpnAddress(), m.Status.GetVpn()), false, "", m)
+	}
+}
+
+// enterVpn is joinVpn without events. The room is that of the pool's Vpn, or nil.
+func (a *applier) enterVpn(pool *provisionrv1.Pool, m *provisionrv1.Machine, room *vpnRoom) (joined bool, err *errs.Error) {
+	s, vpn := m.Status, a.Vpn(pool.GetSpec().GetVpn().GetName())
 	if s.GetVpn() != "" && s.GetVpn() != vpn.GetMetadata().GetName() {
 		s.Vpn, s.VpnAddress = "", ""
 	}
 	if vpn == nil || s.GetVpn() != "" || s.GetFacts().GetVpnPublicKey() == "" || s.GetPhase() == provisionrv1.Phase_PHASE_GONE {
-		return
+		return false, nil
 	}
-	address, err := a.freeVpnAddress(vpn)
 	for p := range a.VpnPeersOf(vpn.GetMetadata().GetName()) {
 		if p.GetSpec().GetPublicKey() == s.GetFacts().GetVpnPublicKey() {
-			err = errs.New(errs.Conflict, "vpn peer %s has its public key", p.GetMetadata().GetName())
+			return false, errs.New(errs.Conflict, "vpn peer %s has its public key", p.GetMetadata().GetName())
 		}
 	}
+	if room == nil {
+		if room, err = a.vpnRoom(vpn); err != nil {
+			return false, err
+		}
+	}
+	address, err := room.take()
 	if err != nil {
-		a.event("VpnAddressMissing", fmt.Sprintf("%s gets no address: %s", slot, err.Message), true, "", m)
-		return
+		return false, err
 	}
 	s.Vpn, s.VpnAddress = vpn.GetMetadata().GetName(), address
-	a.event("VpnAddressAssigned", fmt.Sprintf("%s has the address %s in vpn %s", slot, address, s.GetVpn()), false, "", m)
+	return true, nil
+}
+
+// waitsForVpn says that a machine could have an address and has none.
+func waitsForVpn(m *provisionrv1.Machine) bool {
+	s := m.GetStatus()
+	return s.GetVpn() == "" && s.GetFacts().GetVpnPublicKey() != "" && s.GetPhase() != provisionrv1.Phase_PHASE_GONE
+}
+
+// admitWaiting gives addresses to the machines that found none free.
+func (a *applier) admitWaiting(vpn string) {
+	for _, pool := range slices.Collect(a.Pools()) {
+		if pool.GetSpec().GetVpn().GetName() == vpn {
+			a.enterAll(pool, waitsForVpn)
+		}
+	}
 }
 
 // fitVpn moves the machines of a pool to the Vpn that it is attached to now.
@@ -272,13 +323,41 @@ func (a *applier) fitVpn(present, pool *provisionrv1.Pool) {
 	if present == nil || present.GetSpec().GetVpn().GetName() == pool.GetSpec().GetVpn().GetName() {
 		return
 	}
-	for _, row := range slices.Collect(a.MachinesOf(pool.GetMetadata().GetName())) {
-		m, err := a.machine(row.GetMetadata().GetName())
-		if err != nil || m.GetStatus().GetPhase() == provisionrv1.Phase_PHASE_GONE {
+	a.enterAll(pool, func(m *provisionrv1.Machine) bool { return m.GetStatus().GetPhase() != provisionrv1.Phase_PHASE_GONE })
+}
+
+// enterAll has machines of a pool enter its Vpn. One event tells of all: there may be thousands.
+func (a *applier) enterAll(pool *provisionrv1.Pool, which func(*provisionrv1.Machine) bool) {
+	name, vpn := pool.GetMetadata().GetName(), a.Vpn(pool.GetSpec().GetVpn().GetName())
+	var room *vpnRoom
+	if vpn != nil {
+		room, _ = a.vpnRoom(vpn) // without one each machine meets the error itself
+	}
+	given, missing, why := 0, 0, ""
+	for _, row := range slices.Collect(a.MachinesOf(name)) {
+		if !which(row) {
 			continue
 		}
-		if a.joinVpn(pool, m); m.GetStatus().GetVpn() != row.GetStatus().GetVpn() {
+		m, err := a.machine(row.GetMetadata().GetName())
+		if err != nil {
+			continue
+		}
+		joined, err := a.enterVpn(pool, m, room)
+		switch {
+		case err != nil:
+			missing++
+			why = err.Message
+		case joined:
+			given++
+		}
+		if m.GetStatus().GetVpn() != row.GetStatus().GetVpn() {
 			a.Put(m)
 		}
+	}
+	if given > 0 {
+		a.event("VpnAddressAssigned", fmt.Sprintf("%d machines of pool %s have got addresses in vpn %s", given, name, vpn.GetMetadata().GetName()), false, name, nil)
+	}
+	if missing > 0 {
+		a.event("VpnAddressMissing", fmt.Sprintf("%d machines of pool %s get no address: %s", missing, name, why), true, name, nil)
 	}
 }

@@ -151,6 +151,49 @@ func TestVpnOfAPool(t *testing.T) {
 	}
 }
 
+// TestVpnWaiting: a machine that found no free address gets one as soon as there is one.
+func TestVpnWaiting(t *testing.T) {
+	w := initialised(t)
+	w.must(put(vpnPool("a", 4, "v"), vpn("v", "10.90.0.0/30"), peer("laptop", "v", 9)))
+	for i := 1; i <= 4; i++ {
+		id := fmt.Sprintf("m-%d", i)
+		w.serving(id, "a", uint32(i))
+		w.must(facts(id, i))
+	}
+	if w.vpnAddress("m-1") != "10.90.0.2" || w.vpnAddress("m-2") != "" || w.lastEvent().GetReason() != "VpnAddressMissing" {
+		t.Fatalf("addresses %q and %q, event %v", w.vpnAddress("m-1"), w.vpnAddress("m-2"), w.lastEvent())
+	}
+	w.must(remove("vpn-peers", "laptop"))
+	if w.vpnAddress("m-2") != "10.90.0.1" || w.vpnAddress("m-3") != "" {
+		t.Errorf("without the peer m-2 has %q, m-3 %q", w.vpnAddress("m-2"), w.vpnAddress("m-3"))
+	}
+	w.die("m-1", ready)
+	w.must(booted("m-3", "b"))
+	if w.vpnAddress("m-3") != "10.90.0.2" {
+		t.Errorf("with m-1 gone m-3 has %q", w.vpnAddress("m-3"))
+	}
+	w.must(put(vpn("v", "10.90.0.0/29")))
+	if w.vpnAddress("m-4") != "10.90.0.3" {
+		t.Errorf("with a larger range m-4 has %q", w.vpnAddress("m-4"))
+	}
+}
+
+// TestVpnOfAnOldProposer: a leader of the version before does not know what it lets in; what it takes, all must.
+func TestVpnOfAnOldProposer(t *testing.T) {
+	w := newWorld(t)
+	begin := initCommand()
+	begin.GetInitCluster().Cluster.FeatureLevel = 2
+	w.must(begin)
+	w.must(put(vpnPool("a", 1, "v")))
+	w.serving("m-1", "a", 1)
+	w.must(&raftlogv1.Command{Kind: &raftlogv1.Command_SetFeatureLevel{SetFeatureLevel: &raftlogv1.SetFeatureLevel{Level: 3}}})
+	w.must(facts("m-1", 1))
+	w.must(put(vpn("v", "10.90.0.0/29")))
+	if w.vpnAddress("m-1") != "10.90.0.1" {
+		t.Errorf("once there is the vpn, the machine has %q", w.vpnAddress("m-1"))
+	}
+}
+
 // Whatever joins, leaves and goes in whatever order, an address within a Vpn has one owner.
 func TestVpnAddressesAreUnique(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

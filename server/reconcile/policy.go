@@ -4,6 +4,7 @@ import (
 	"time"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // Short names of the phases.
@@ -39,11 +40,8 @@ type safety struct {
 func safetyOf(p *provisionrv1.Pool) safety {
 	s := p.GetSpec().GetSafety()
 	out := safety{
-		maxUnavailable: max(1, int(p.GetSpec().GetSize())/4), repair: !s.GetRepairDisabled(), silentAfter: defaultSilentAfter,
+		maxUnavailable: state.MaxUnavailable(p), repair: !s.GetRepairDisabled(), silentAfter: defaultSilentAfter,
 		bootDeadline: defaultBootDeadline, convergeDeadline: defaultConvergeDeadline,
-	}
-	if s != nil && s.MaxUnavailable != nil {
-		out.maxUnavailable = int(s.GetMaxUnavailable())
 	}
 	out.maxSurge = int(s.GetMaxSurge())
 	if s.GetSilentAfter() != nil {

@@ -133,14 +133,7 @@ func MayReboot(s *state.Snapshot, m *provisionrv1.Machine) error {
 	if m.GetStatus().GetPhase() != ready || pool == nil {
 		return nil // It takes nothing away.
 	}
-	away, most := 0, safetyOf(pool).maxUnavailable
-	for slot := range s.SlotsOf(m.GetSpec().GetPool()) {
-		status := s.Machine(slot.GetHolder()).GetStatus()
-		if slot.GetIndex() <= pool.GetSpec().GetSize() && slot.GetHolder() != m.GetMetadata().GetName() &&
-			(status.GetPhase() != ready || status.GetReboot() != nil) {
-			away++
-		}
-	}
+	away, most := s.Away(pool, m.GetMetadata().GetName()), state.MaxUnavailable(pool)
 	if away < most {
 		return nil
 	}

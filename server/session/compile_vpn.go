@@ -23,7 +23,8 @@ type vpnNodes struct {
 	nodes []*agentv1.VpnNode
 	// relays and gateways are the machine ids of those that can be counted on.
 	relays, gateways []string
-	// mesh says that all machines may be peers of each other.
+	// mesh says that all machines may be peers of each other. Beyond it each end that is no relay has one, its home, for all of
+	// its traffic, so that one machine that joins is told to relays alone.
 	mesh bool
 }
 
@@ -32,6 +33,8 @@ type viewer struct {
 	pool, peer                string
 	relay, gateway, behindNAT bool
 }
+
+func (w viewer) isRelay() bool { return w.relay && !w.behindNAT }
 
 func (w viewer) party() string {
 	if w.peer != "" {
@@ -74,17 +77,22 @@ func (v *view) vpn(pool *provisionrv1.Pool) (part, error) {
 	if known, ok := v.vpns[name]; ok {
 		return known, nil
 	}
-	all, ok := v.nodes[spec.GetName()]
-	if !ok {
-		all = v.gather(spec.GetName())
-		v.nodes[spec.GetName()] = all
-	}
-	nodes := all.seenBy(viewer{pool: name, relay: spec.GetRelay(), gateway: spec.GetGateway(), behindNAT: spec.GetBehindNat()})
+	nodes := v.vpnNodes(spec.GetName()).seenBy(viewer{pool: name, relay: spec.GetRelay(), gateway: spec.GetGateway(), behindNAT: spec.GetBehindNat()})
 	encoded, err := encode("vpn", &agentv1.VpnComponent{Nodes: nodes})
 	if err == nil {
 		v.vpns[name] = encoded
 	}
 	return encoded, err
+}
+
+// vpnNodes returns the ends of a Vpn.
+func (v *view) vpnNodes(name string) *vpnNodes {
+	all, ok := v.nodes[name]
+	if !ok {
+		all = v.gather(name)
+		v.nodes[name] = all
+	}
+	return all
 }
 
 // gather lists the ends of a Vpn that have a key and an address.
@@ -94,7 +102,8 @@ func (v *view) gather(name string) *vpnNodes {
 	var machines []*provisionrv1.Machine
 	for m := range v.s.VpnMachines(name) {
 		status := m.GetStatus()
-		if status.GetPhase() != provisionrv1.Phase_PHASE_GONE && status.GetFacts().GetVpnPublicKey() != "" &&
+		// Who has the key of a quarantined machine is not known.
+		if status.GetPhase() != provisionrv1.Phase_PHASE_GONE && status.GetQuarantined() == "" && status.GetFacts().GetVpnPublicKey() != "" &&
 			v.poolOf(m.GetSpec().GetPool()).GetSpec().GetVpn().GetName() == name {
 			machines = append(machines, m)
 		}
@@ -155,31 +164,47 @@ func (a *vpnNodes) seenBy(w viewer) []*agentv1.VpnNode {
 	if !w.gateway {
 		gateway = choose(a.gateways, a.vpn.GetMetadata().GetName())
 	}
-	var routes []string
-	nodes := make([]*agentv1.VpnNode, 0, len(a.nodes))
+	home := ""
+	if !a.mesh && !w.isRelay() {
+		home = choose(a.relays, w.party())
+	}
+	var nodes []*agentv1.VpnNode
 	for _, n := range a.nodes {
-		if routes = n.Routes; n.MachineId != "" && n.MachineId == gateway {
+		routes, via := n.Routes, ""
+		if n.MachineId != "" && n.MachineId == gateway {
 			routes = a.vpn.GetSpec().GetRoutes()
+		}
+		switch {
+		case home == "":
+			via = a.via(w, n)
+		case n.MachineId == home:
+			routes = append([]string{a.vpn.GetSpec().GetCidr()}, routes...)
+		case len(routes) == 0 || n.MachineId == "" && n.Name == w.peer:
+			continue // within the Vpn's range, which is behind home
+		default:
+			via = home
 		}
 		nodes = append(nodes, &agentv1.VpnNode{
 			Name: n.Name, MachineId: n.MachineId, Pool: n.Pool, PublicKey: n.PublicKey, Endpoint: n.Endpoint, Address: n.Address, Routes: routes,
-			Gateway: n.Gateway, Relay: n.Relay, BehindNat: n.BehindNat, Via: a.via(w, n),
+			Gateway: n.Gateway, Relay: n.Relay, BehindNat: n.BehindNat, Via: via,
 		})
 	}
 	return nodes
 }
 
-// via returns the relay between a viewer and a node; empty where they are peers of each other.
+// via returns the relay between a node and a viewer, which is a relay itself or in a mesh; empty where they are peers of each
+// other. The relay that is the node's home is told itself: it is a peer.
 func (a *vpnNodes) via(w viewer, n *agentv1.VpnNode) string {
 	other := viewer{pool: n.Pool, behindNAT: n.BehindNat}
 	if n.MachineId == "" {
 		other.peer = n.Name
 	}
-	apart := w.party() != other.party()
 	switch {
-	case w.relay && !w.behindNAT, n.Relay:
+	case n.Relay:
 		return ""
-	case w.behindNAT && other.behindNAT, !a.mesh && apart && w.peer == "" && other.peer == "":
+	case !a.mesh:
+		return choose(a.relays, other.party())
+	case w.behindNAT && other.behindNAT:
 		first, second := min(w.party(), other.party()), max(w.party(), other.party())
 		return choose(a.relays, first+"\x00"+second)
 	}

@@ -1,9 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -142,34 +142,85 @@ func TestVpn(t *testing.T) {
 	}
 }
 
-// TestVpnRelaysBeyondTheMesh: pools of a large Vpn meet at relays, both ways at the same one, and around one that is lost.
-func TestVpnRelaysBeyondTheMesh(t *testing.T) {
+// TestVpnBeyondTheMesh: whoever is no relay has one peer, and both ways of a pair lead over the same relays.
+func TestVpnBeyondTheMesh(t *testing.T) {
 	store := state.New()
-	all := vpnRows(5, map[string]*provisionrv1.PoolVpn{"edge": {Relay: true}, "db": {}, "web": {}}, 3)
+	all := vpnRows(5, map[string]*provisionrv1.PoolVpn{"edge": {Relay: true}, "db": {Gateway: true}, "web": {BehindNat: true}, "app": {}}, 3)
 	rows(t, store, all...)
 	s := store.Read()
-	web, db := vpnSeenBy(t, s, "m-web-1"), vpnSeenBy(t, s, "m-db-1")
-	via := web["db-1"].GetVia()
-	if !strings.HasPrefix(via, "m-edge-") || via != db["web-1"].GetVia() {
-		t.Errorf("web reaches db through %q, and back through %q", via, db["web-1"].GetVia())
+	homes := map[string]string{}
+	for _, pool := range []string{"app", "db", "web"} {
+		nodes := vpnSeenBy(t, s, "m-"+pool+"-1")
+		for name, n := range nodes {
+			switch {
+			case n.GetVia() == "":
+				if homes[pool] = n.GetMachineId(); !n.GetRelay() || n.GetRoutes()[0] != "10.99.0.0/16" {
+					t.Errorf("%s has the peer %v", pool, n)
+				}
+			case n.GetVia() != homes[pool] && homes[pool] != "", len(n.GetRoutes()) == 0:
+				t.Errorf("%s is told of %s: %v", pool, name, n)
+			}
+		}
+		// The relay, the laptop with its routes and, but for gateways, the gateway with its own.
+		if want := map[string]int{"app": 3, "db": 2, "web": 3}[pool]; len(nodes) != want || nodes["laptop"].GetVia() != homes[pool] {
+			t.Errorf("%s is told of %v", pool, sortedKeys(nodes))
+		}
 	}
-	if web["web-2"].GetVia() != "" || web["edge-1"].GetVia() != "" || web["laptop"].GetVia() != "" {
-		t.Error("a relay where none is needed")
+	laptop := VpnNodes(s, "wg", "laptop")
+	if len(laptop) != 2 || laptop[0].GetVia()+laptop[1].GetVia() == "" {
+		t.Fatalf("the laptop is told of %v", laptop)
+	}
+	homes["laptop"] = cmp.Or(laptop[0].GetVia(), laptop[1].GetVia())
+	for i := range 3 {
+		relay := vpnSeenBy(t, s, fmt.Sprintf("m-edge-%d", i+1))
+		if len(relay) != 13 || relay["edge-2"].GetVia() != "" || slices.Contains(relay["edge-1"].GetRoutes(), "10.99.0.0/16") {
+			t.Errorf("a relay is told of %v", relay)
+		}
+		for end, home := range map[string]string{"app-2": homes["app"], "db-1": homes["db"], "web-3": homes["web"], "laptop": homes["laptop"]} {
+			if relay[end].GetVia() != home {
+				t.Errorf("edge-%d has %s behind %q, not %q", i+1, end, relay[end].GetVia(), home)
+			}
+		}
+	}
+	c, err := Compile(s, "m-app-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := decode(t, c, "members/app/0", &agentv1.MemberChunk{}).GetMembers()[1]; m.GetVpnAddress() == "" {
+		t.Errorf("a member that is no node has no address in the VPN: %v", m)
 	}
 	for _, row := range all {
-		if m, ok := row.(*provisionrv1.Machine); ok && m.GetMetadata().GetName() == via {
+		if m, ok := row.(*provisionrv1.Machine); ok && m.GetMetadata().GetName() == homes["app"] {
 			m = proto.CloneOf(m)
 			m.Status.Phase = provisionrv1.Phase_PHASE_UNREACHABLE
 			rows(t, store, m)
 		}
 	}
-	if again := vpnSeenBy(t, store.Read(), "m-web-1")["db-1"].GetVia(); again == via || !strings.HasPrefix(again, "m-edge-") {
-		t.Errorf("with %s lost the relay is %q", via, again)
+	for _, n := range vpnSeenBy(t, store.Read(), "m-app-1") {
+		if n.GetVia() == "" && (n.GetMachineId() == homes["app"] || !n.GetRelay()) {
+			t.Errorf("with %s lost the relay is %v", homes["app"], n)
+		}
 	}
-	for _, pool := range []string{"db", "web"} {
-		id := "m-" + pool + "-1"
-		if c, err := Compile(store.Read(), id); err != nil || len(decode(t, c, "vpn", &agentv1.VpnComponent{}).GetNodes()) != 10 {
-			t.Errorf("%s: %v", id, err)
+}
+
+// TestVpnJoin: beyond the mesh a machine that joins changes nothing for those that are no relays, and in it one component.
+func TestVpnJoin(t *testing.T) {
+	for limit, changes := range map[uint32]bool{5: false, 64: true} {
+		store := state.New()
+		rows(t, store, vpnRows(limit, map[string]*provisionrv1.PoolVpn{"edge": {Relay: true}, "db": {}, "web": {}}, 3)...)
+		before, _ := Compile(store.Read(), "m-web-1")
+		m := proto.CloneOf(store.Read().Machine("m-db-3"))
+		m.Status.VpnAddress, m.Status.Facts = "10.99.77.1", &provisionrv1.Facts{VpnPublicKey: "key-new"}
+		rows(t, store, m)
+		after, err := Compile(store.Read(), "m-web-1")
+		if err != nil || (before.Hash() != after.Hash()) != changes {
+			t.Errorf("with limit %d: %v", limit, err)
+		}
+		m = proto.CloneOf(m)
+		m.Status.Quarantined = "cloned"
+		rows(t, store, m)
+		if nodes := vpnSeenBy(t, store.Read(), "m-edge-1"); nodes["db-3"] != nil || nodes["db-2"] == nil {
+			t.Error("a quarantined machine is in the VPN")
 		}
 	}
 }
@@ -259,7 +310,8 @@ func TestProgramsAreNotAsked(t *testing.T) {
 	id := l.launch(t, "zk", 1)
 	wire := append([]byte{0, 0, 0, 11}, "ssh-ed25519....."...)
 	rows(t, l.store,
-		&raftlogv1.Authority{Id: "ssh-1", Purpose: "ssh", Certificate: wire}, &raftlogv1.Authority{Id: "broken", Purpose: "ssh", Certificate: []byte{0, 0, 1}},
+		&raftlogv1.Authority{Id: "ssh-1", Purpose: "ssh", Certificate: wire}, &raftlogv1.Authority{Id: "old", Purpose: "ssh", Certificate: append([]byte{0, 0, 0, 11}, "ssh-ed25519 old"...), State: "retired"},
+		&raftlogv1.Authority{Id: "broken", Purpose: "ssh", Certificate: []byte{0, 0, 1}},
 		&raftlogv1.Authority{Id: "tls", Certificate: wire})
 	s := l.store.Read()
 	with := Compiler{Programs: map[string][]byte{"wireguard/amd64": {1}, "wireguard/arm64": {2}}}

@@ -49,7 +49,7 @@ func (v *view) machine(m *provisionrv1.Machine, pool *provisionrv1.Pool) *agentv
 func sshAuthorities(s *state.Snapshot) []string {
 	var keys []string
 	for a := range s.Authorities() {
-		if a.GetPurpose() != purposeSSH {
+		if a.GetPurpose() != purposeSSH || a.GetState() == "retired" {
 			continue
 		}
 		if algorithm, ok := sshAlgorithm(a.GetCertificate()); ok {

@@ -33,6 +33,9 @@ func (h *Hub) calling(ctx context.Context, call string) (*provisionrv1.Machine, 
 	if err != nil {
 		return nil, err
 	}
+	if !h.calls.allow(id) {
+		return nil, errs.New(errs.Exhausted, "too many calls: ask again later")
+	}
 	m, err := h.admit(ctx, id, cert)
 	if err == nil && pki.Expired(cert, time.Now()) {
 		err = errs.New(errs.Unauthenticated, "the certificate of machine %s has ended: renew it", id)
@@ -135,6 +138,9 @@ func (h *Hub) CertifyHost(ctx context.Context, req *agentv1.CertifyHostRequest) 
 		return nil, errs.New(errs.Invalid, "%d host keys are too many: a machine has at most %d certified", n, maxHostKeys)
 	}
 	principals := principalsOf(h.cfg.State.Read(), m)
+	if len(principals) == 0 {
+		return nil, errs.New(errs.Conflict, "%s has another machine by now: its host keys are not certified", m.GetSpec().GetSlot())
+	}
 	resp := &agentv1.CertifyHostResponse{RenewAt: timestamppb.New(time.Now().Add(hostCertTTL / 2))}
 	for _, line := range req.GetPublicKeys() {
 		if len(line) > maxKey {
@@ -150,11 +156,16 @@ func (h *Hub) CertifyHost(ctx context.Context, req *agentv1.CertifyHostRequest) 
 	return resp, nil
 }
 
-// principalsOf are the names that a machine's host certificate is good for.
+// principalsOf are the names that a machine's host certificate is good for: those of its slot, as long as it holds it or is to
+// take it over, and its addresses.
 func principalsOf(s *state.Snapshot, m *provisionrv1.Machine) []string {
-	principals := []string{m.GetSpec().GetSlot()}
-	if fqdn := m.GetSpec().GetFqdn(); fqdn != "" {
-		principals = append(principals, fqdn)
+	var principals []string
+	slot, id := s.Slot(m.GetSpec().GetSlot()), m.GetMetadata().GetName()
+	if slot.GetHolder() == id || slot.GetHeir() == id {
+		principals = append(principals, m.GetSpec().GetSlot())
+		if fqdn := m.GetSpec().GetFqdn(); fqdn != "" {
+			principals = append(principals, fqdn)
+		}
 	}
 	for _, address := range []string{m.GetStatus().GetAddress(), m.GetStatus().GetAddress6()} {
 		if address != "" {

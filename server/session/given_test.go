@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -237,6 +239,42 @@ func TestCertifyHost(t *testing.T) {
 		if _, err := client.CertifyHost(t.Context(), &agentv1.CertifyHostRequest{PublicKeys: keys}); !errs.Is(errs.FromRPC(err), errs.Invalid) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// TestPrincipals: a machine whose slot has another holder is certified for its addresses alone, and its calls have a pace.
+func TestPrincipals(t *testing.T) {
+	m := start(t, func(c *Config) { c.HostSigner = hostSigner{} })
+	a := m.join(t, m.log.launch(t, "zk", 1))
+	client := m.dial(t, a.cert, "127.0.0.1")
+	certify := func() (string, error) {
+		resp, err := client.CertifyHost(t.Context(), &agentv1.CertifyHostRequest{PublicKeys: []string{"ssh-a"}})
+		if err != nil {
+			return "", errs.FromRPC(err)
+		}
+		return resp.GetCertificates()[0], nil
+	}
+	slot := proto.CloneOf(m.log.store.Read().Slot("zk-1"))
+	slot.Holder, slot.Heir = "m-other", a.id
+	rows(t, m.log.store, slot)
+	if got, err := certify(); err != nil || !strings.Contains(got, "[zk-1 zk-1.p.internal ") {
+		t.Errorf("an heir gets %q, %v", got, err)
+	}
+	slot = proto.CloneOf(slot)
+	slot.Heir = ""
+	rows(t, m.log.store, slot)
+	address := m.log.store.Read().Machine(a.id).GetStatus().GetAddress()
+	if got, err := certify(); err != nil || !strings.Contains(got, "["+address+"]") {
+		t.Errorf("after the handover it gets %q, %v", got, err)
+	}
+	var err error
+	for range callBurst {
+		if _, err = certify(); err != nil {
+			break
+		}
+	}
+	if !errs.Is(err, errs.Exhausted) {
+		t.Errorf("after %d calls: %v", callBurst+2, err)
 	}
 }
 

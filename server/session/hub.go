@@ -120,6 +120,8 @@ type Hub struct {
 	reports  reports
 	// confirms and fetches are the places of calls of agents that take long.
 	confirms, fetches *places
+	// calls, told, tells and knows pace the calls, reports, events and facts of each machine.
+	calls, told, tells, knows *pace
 }
 
 var _ agentv1.AgentServiceServer = (*Hub)(nil)
@@ -146,6 +148,8 @@ func New(cfg Config) (*Hub, error) {
 		sessions: map[string]*session{}, displaced: map[string]origin{}, changed: make(chan struct{}),
 		fresh: make(chan struct{}, 1), reports: reports{pending: map[string]*report{}, wake: make(chan struct{}, 1)},
 		confirms: newPlaces(maxConfirms), fetches: newPlaces(maxFetches),
+		calls: newPace(callEvery, callBurst), told: newPace(reportEvery, reportBurst),
+		tells: newPace(eventEvery, eventBurst), knows: newPace(factsEvery, factsBurst),
 	}
 	if h.cfg.Programs != nil {
 		h.compiler.Programs = h.cfg.Programs.Helpers()

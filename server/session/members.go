@@ -68,6 +68,10 @@ func (v *view) member(slot *provisionrv1.Slot, m *provisionrv1.Machine) *agentv1
 	if addrs := dnszone.Addresses(v.s, m); len(addrs) > 0 {
 		out.Address = addrs[0].String()
 	}
+	// In a mesh the vpn component has it.
+	if vpn := m.GetStatus().GetVpn(); vpn != "" && m.GetStatus().GetFacts().GetVpnPublicKey() != "" && !v.vpnNodes(vpn).mesh {
+		out.VpnAddress = m.GetStatus().GetVpnAddress()
+	}
 	return out
 }
 

@@ -57,14 +57,18 @@ const factsLevel = 3
 type proofKey struct{ machine, assumption string }
 
 // add merges a report of an agent.
-func (r *reports) add(s *session, in *agentv1.Report) {
+func (r *reports) add(s *session, in *agentv1.Report, events *pace) {
 	fresh := &report{session: s, sequence: in.GetSequence(), status: statusOf(s, in), proofs: map[proofKey]*provisionrv1.Proof{}}
 	for _, p := range in.GetProofs() {
 		fresh.addProof(proofOf(p, fresh.status.GetDesiredHash()))
 	}
 	for _, c := range in.GetChanges() {
-		if e := eventOf(s, c); e != nil {
+		switch e := eventOf(s, c); {
+		case e == nil:
+		case len(fresh.events) < maxEvents && events.allow(s.machine):
 			fresh.addEvent(e)
+		default:
+			fresh.dropped++
 		}
 	}
 	if in.GetFacts() != nil {
@@ -77,10 +81,7 @@ func (r *reports) add(s *session, in *agentv1.Report) {
 	}
 	r.pending[s.machine] = fresh
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.again()
 }
 
 // merge puts a newer report over an older one. Both are consumed.
@@ -116,13 +117,19 @@ func (r *report) addEvent(e *provisionrv1.Event) {
 	r.events = append(r.events, e)
 }
 
-// take empties the pending reports.
-func (r *reports) take() map[string]*report {
+// take takes the pending reports of machines within their pace; the others wait for more of theirs to be merged.
+func (r *reports) take(within *pace) (taken map[string]*report, left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	taken := r.pending
+	taken = r.pending
 	r.pending = map[string]*report{}
-	return taken
+	for id, pending := range taken {
+		if !within.allow(id) {
+			r.pending[id] = pending
+			delete(taken, id)
+		}
+	}
+	return taken, len(r.pending) > 0
 }
 
 // putBack returns a report that could not be committed, below what came since. A session that ended takes its report
@@ -154,13 +161,22 @@ func (h *Hub) commitReports(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		wait = h.cfg.ReportInterval
-		if !h.commitRound(ctx, h.reports.take()) {
+		round, left := h.reports.take(h.told)
+		if !h.commitRound(ctx, round) {
 			wait = retryReports
-			select {
-			case h.reports.wake <- struct{}{}:
-			default:
-			}
+			h.reports.again()
+		} else if left {
+			// The others need not wait with those that say too much.
+			time.AfterFunc(retryReports, h.reports.again)
 		}
+	}
+}
+
+// again has the pending reports looked at.
+func (r *reports) again() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -202,7 +218,7 @@ func (h *Hub) commitReport(ctx context.Context, r *report) error {
 		c.Proofs = append(c.Proofs, p)
 	}
 	if snapshot := h.cfg.State.Read(); r.facts != nil && snapshot.Cluster().GetFeatureLevel() >= factsLevel &&
-		!proto.Equal(r.facts, snapshot.Machine(s.machine).GetStatus().GetFacts()) {
+		!proto.Equal(r.facts, snapshot.Machine(s.machine).GetStatus().GetFacts()) && h.knows.allow(s.machine) {
 		c.Facts = r.facts
 	}
 	if r.dropped > 0 {

@@ -182,7 +182,7 @@ func (h *Hub) receive(ctx context.Context, s *session, stream agentv1.AgentServi
 		case *agentv1.AgentMessage_Want:
 			s.out.want(kind.Want.GetHashes())
 		case *agentv1.AgentMessage_Report:
-			h.reports.add(s, kind.Report)
+			h.reports.add(s, kind.Report, h.tells)
 		case *agentv1.AgentMessage_ExecOutput:
 			s.deliver(ctx, kind.ExecOutput)
 		case *agentv1.AgentMessage_VerifyDone:

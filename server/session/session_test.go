@@ -108,6 +108,27 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// TestReportsArePaced: a machine that reports and drifts without end is heard in the end, and fills no history.
+func TestReportsArePaced(t *testing.T) {
+	m := start(t, nil)
+	m.tells, m.told = newPace(time.Hour, 3), newPace(100*time.Millisecond, 2)
+	a := m.join(t, m.log.launch(t, "zk", 1))
+	a.mustConnect(m)
+	for i := range uint64(20) {
+		a.say(reportMessage(&agentv1.Report{Sequence: i + 1, Changes: []*agentv1.ResourceChange{{Resource: "file//a", Drift: true}}}))
+	}
+	a.hear(func(m *agentv1.ServerMessage) bool { return m.GetReportAck().GetSequence() == 20 })
+	told := 0
+	for e := range m.log.store.Read().Events(0) {
+		if e.GetReason() == "DriftRepaired" {
+			told++
+		}
+	}
+	if told != 3 {
+		t.Errorf("%d events", told)
+	}
+}
+
 // TestReportsAreNotLost: what cannot be committed is not acknowledged, and is committed later with what came since.
 func TestReportsAreNotLost(t *testing.T) {
 	m := start(t, nil)

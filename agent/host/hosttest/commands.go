@@ -21,9 +21,10 @@ type Commands struct {
 // Call is a command that was run.
 type Call struct {
 	// Line is path and arguments joined by spaces.
-	Line  string
-	Env   []string
-	Stdin string
+	Line     string
+	Env      []string
+	Stdin    string
+	Unsynced bool
 }
 
 type rule struct {
@@ -53,7 +54,7 @@ func (c *Commands) Run(ctx context.Context, cmd host.Command) (host.Result, erro
 	if err := ctx.Err(); err != nil {
 		return host.Result{}, err
 	}
-	call := Call{Line: strings.Join(append([]string{cmd.Path}, cmd.Args...), " "), Env: slices.Clone(cmd.Env)}
+	call := Call{Line: strings.Join(append([]string{cmd.Path}, cmd.Args...), " "), Env: slices.Clone(cmd.Env), Unsynced: cmd.Unsynced}
 	if cmd.Stdin != nil {
 		in, err := io.ReadAll(cmd.Stdin)
 		if err != nil {

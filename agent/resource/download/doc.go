@@ -2,7 +2,7 @@
 //
 // What is fetched lies beside its target until it is verified, so that an interrupted transfer is resumed and the target is
 // replaced in one step: a file by rename, a directory by exchange with the newly unpacked one. A directory that we did not
-// make is never replaced, unless it is empty.
+// make is never replaced, unless it is empty, and a file not by a directory. What is no longer listed stays.
 //
 // An archive is untrusted beyond its hash: names that are absolute or lead out, links that lead out, devices, pipes and
 // sockets are refused; set-id bits are dropped; size and number of files are bounded. Archives are tar, plain or compressed

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -134,6 +134,9 @@ func (d *download) compare() (string, error) {
 				WithHint("unpack into a directory of its own, or remove what is there"))
 		}
 		return d.missing(), nil
+	case d.want.Extract && info.Mode().IsRegular() && n == nil:
+		return "", errs.New(errs.Conflict, "cannot replace %s by a directory: it is a file that was not made by this", d.want.Path).
+			WithHint("remove it, or unpack elsewhere")
 	case info.IsDir() != d.want.Extract || !info.IsDir() && !info.Mode().IsRegular():
 		return d.want.Path + ": another kind of file\n" + d.missing(), nil
 	case n == nil && d.want.Extract:
@@ -187,10 +190,6 @@ func (d *download) Apply(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", d.want.Path, err)
 	}
 	if d.want.Extract {
-		// The note comes before the directory: one that has no note is somebody else's.
-		if err := d.save(&note{Path: d.want.Path, Tree: true}); err != nil {
-			return err
-		}
 		err = d.unpack(ctx, dir, base, part, own)
 	} else {
 		err = d.place(dir, base, part, own)
@@ -250,15 +249,15 @@ func clean(dir *os.Root, base, part string) error {
 	}
 	for _, name := range names {
 		rest, ok := strings.CutPrefix(name, "."+base+".")
-		if !ok || name == part || name == part+".validator" {
+		if !ok || name == part || name == part+".validator" || !leftover.MatchString(rest) {
 			continue
 		}
-		switch path.Ext(rest) {
-		case ".part", ".validator", ".tar", ".new", ".old":
-			if err := dir.RemoveAll(name); err != nil {
-				return err
-			}
+		if err := dir.RemoveAll(name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// leftover are the ends of names that we give to what becomes a download. Others may have files beside it.
+var leftover = regexp.MustCompile(`^([0-9a-f]{12}\.part(\.validator)?|[A-Z2-7]{8}\.(tar|new))$`)

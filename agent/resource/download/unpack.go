@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -27,10 +26,32 @@ func (d *download) unpack(ctx context.Context, dir *os.Root, base, part string, 
 	if err := d.fill(ctx, dir, fresh, base, part, own); err != nil {
 		return err
 	}
+	if err := d.claim(dir, base); err != nil {
+		return err
+	}
 	if err := swap(dir, fresh, base); err != nil {
 		return err
 	}
 	return dir.Remove(part)
+}
+
+// claim notes that the directory is ours, before it is in its place: one that has no note is somebody else's, and is not replaced.
+func (d *download) claim(dir *os.Root, base string) error {
+	d.mu.Lock()
+	n, err := d.readNote()
+	d.mu.Unlock()
+	if err != nil || n != nil {
+		return err
+	}
+	empty, err := isEmpty(dir, base)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !empty:
+		return errs.New(errs.Conflict, "cannot replace %s: it was made meanwhile, and not by this", d.want.Path)
+	}
+	return d.save(&note{Path: d.want.Path, Tree: true})
 }
 
 // fill unpacks into the directory, and makes it durable.
@@ -70,27 +91,32 @@ func (d *download) archive(ctx context.Context, dir *os.Root, base, part string)
 	if kind != "xz" && kind != "zstd" {
 		return f, kind, nil
 	}
-	if err := f.Close(); err != nil {
-		return nil, "", err
-	}
 	plain := "." + base + "." + rand.Text()[:8] + ".tar"
-	defer dir.Remove(plain)
-	at := path.Join(d.host.Root, path.Dir(d.want.Path))
+	out, err := dir.OpenFile(plain, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, "", errors.Join(err, f.Close())
+	}
+	defer f.Close()
+	// Its name is not needed: the program gets both files by their descriptors here, so that nobody who may write to a
+	// directory on the way can put another in their place.
+	if err := dir.Remove(plain); err != nil {
+		return nil, "", errors.Join(err, out.Close())
+	}
+	descriptor := func(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 	// ulimit bounds the file that comes of it, in blocks of 512 bytes.
 	script := fmt.Sprintf(`ulimit -f %d; exec %s -dc <"$1" >"$2"`, d.limits.bytes/512, kind)
-	r, err := d.host.Commands.Run(ctx, host.Command{Path: "sh", Args: []string{"-c", script, "sh", path.Join(at, part), path.Join(at, plain)}, Timeout: d.limits.time})
+	r, err := d.host.Commands.Run(ctx, host.Command{Path: "sh", Args: []string{"-c", script, "sh", descriptor(f), descriptor(out)}, Timeout: d.limits.time})
 	if err != nil {
-		return nil, "", errs.New(errs.Unavailable, "cannot decompress: %w", err)
+		return nil, "", errors.Join(errs.New(errs.Unavailable, "cannot decompress: %w", err), out.Close())
 	}
 	if r.Exit != 0 {
 		e := errs.New(errs.Internal, "cannot decompress with %s: exit %d: %s", kind, r.Exit, command.Tail(r))
 		if r.Exit == 127 {
 			e = e.WithHint("add package %s to the pool", map[string]string{"xz": "xz-utils", "zstd": "zstd"}[kind])
 		}
-		return nil, "", e
+		return nil, "", errors.Join(e, out.Close())
 	}
-	f, err = dir.Open(plain)
-	return f, "tar", err
+	return out, "tar", nil
 }
 
 // swap puts fresh in the target's place, and what was there in fresh's.

@@ -18,23 +18,24 @@ import (
 )
 
 const (
-	unitDir     = "/etc/systemd/system/"
+	unitDir     = systemdunit.Dir
 	fstabPath   = "/etc/fstab"
 	defaultType = "ext4"
 	// maxTable bounds what is read of fstab.
 	maxTable = 1 << 20
 )
 
-// New returns one resource for each file system of the pool.
+// New returns one resource for each file system of the pool, and one that unmounts those that are no longer listed.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
-	made := &records{host: h}
+	made, mounts := &records{host: h}, &left{host: h, wanted: make(map[string]bool)}
 	for _, want := range s.Pool.GetFilesystems() {
 		if sharedkernel.Of(s) {
 			list = append(list, sharedkernel.Refused("filesystem/"+want.Path, "file system "+want.Path))
 			continue
 		}
 		f := &filesystem{host: h, want: want, records: made, kind: want.Type, label: label(want), unit: systemdunit.ForPath(want.Path, "mount")}
+		mounts.wanted[f.unit] = true
 		if f.kind == "" {
 			f.kind = defaultType
 		}
@@ -48,7 +49,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 		}
 		list = append(list, f)
 	}
-	return list
+	return append(list, mounts)
 }
 
 type filesystem struct {
@@ -82,7 +83,7 @@ func (f *filesystem) unitFile(uuid string) conffile.File {
 	if slices.Contains(options, "nofail") {
 		install = "WantedBy"
 	}
-	return conffile.File{Path: unitDir + f.unit, Content: []byte("# Managed by provisionr-agent.\n[Unit]\nDescription=File system of provisionr\n\n[Mount]\n" +
+	return conffile.File{Path: unitDir + f.unit, Content: []byte(unitHead + "\n[Mount]\n" +
 		"What=/dev/disk/by-uuid/" + uuid + "\nWhere=" + strings.ReplaceAll(f.want.Path, "%", "%%") + "\nType=" + f.kind +
 		"\nOptions=" + strings.Join(options, ",") + "\n\n[Install]\n" + install + "=local-fs.target\n")}
 }

@@ -210,3 +210,39 @@ func TestSharedKernelOrderAndTriggers(t *testing.T) {
 		t.Errorf("shared kernel: %v", err)
 	}
 }
+
+func TestWhatLeftIsUnmountedAndKept(t *testing.T) {
+	m := newMachine(t)
+	m.units.Set("data-x.mount", host.Unit{Load: "loaded", Active: "active", File: "enabled"})
+	m.units.Set("data.mount", host.Unit{Load: "loaded", Active: "active", File: "enabled"})
+	for _, unit := range []string{"data", "data-x"} {
+		m.write("etc/systemd/system/"+unit+".mount", unitHead+"\n[Mount]\n")
+	}
+	m.write("etc/systemd/system/theirs.mount", "[Mount]\n")
+	list := New(&desired.State{Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{Filesystems: []*agentv1.Filesystem{{Path: "/data", Disk: 1}}}}, &m.host)
+	r := list[len(list)-1]
+	if d := check(t, r); d != "file systems that are not listed: data-x.mount" {
+		t.Errorf("one left: %q", d)
+	}
+	r = New(&desired.State{Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{}}, &m.host)[0]
+	m.units.Fail("stop data-x.mount", errs.New(errs.Internal, "target is busy"))
+	if err := r.Apply(t.Context()); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("busy: %v", err)
+	}
+	if d := check(t, r); d != "file systems that are not listed: data-x.mount" {
+		t.Errorf("busy: %q", d)
+	}
+	m.units.Fail("stop data-x.mount", nil)
+	if err := r.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := check(t, r); d != "" {
+		t.Errorf("after: %q", d)
+	}
+	if _, err := os.Stat(filepath.Join(m.host.Root, "etc/systemd/system/theirs.mount")); err != nil {
+		t.Error(err)
+	}
+	if len(m.commands.Lines()) > 0 {
+		t.Errorf("ran %q", m.commands.Lines())
+	}
+}

@@ -49,10 +49,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) write(name, content string) {
 	m.Helper()
-	on := filepath.Join(m.host.Root, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
-		m.Fatal(err)
-	}
+	hosttest.Write(m, m.host, name, content)
 }
 
 func (m *machine) link(name, target string) {

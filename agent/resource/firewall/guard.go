@@ -109,7 +109,8 @@ func writeRecord(h *host.Host, r record) error {
 	return conffile.Apply(h, &conffile.File{Path: recordPath, Content: append(content, '\n'), Mode: 0o600})
 }
 
-func sum(rules string) string {
-	s := sha256.Sum256([]byte(rules))
+// sum is the SHA-256 of a text, in hexadecimal.
+func sum[T string | []byte](text T) string {
+	s := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(s[:])
 }

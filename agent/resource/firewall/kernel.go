@@ -1,12 +1,13 @@
 package firewall
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -76,7 +77,7 @@ func snapshot() (*loaded, error) {
 	}
 	defer c.Close()
 	l := &loaded{members: make(map[string][]netip.Addr)}
-	hash := sha256.New()
+	text := make([]byte, 0, 32<<10)
 	for _, kind := range []uint16{getTable, getChain, getSet, getRule} {
 		objects, err := list(c, kind, netlink.String(attrTable, table))
 		if err != nil {
@@ -86,9 +87,10 @@ func snapshot() (*loaded, error) {
 			return nil, nil
 		}
 		for _, o := range objects {
-			fmt.Fprintf(hash, "%d:", kind)
+			text = append(strconv.AppendUint(text, uint64(kind), 10), ':')
 			for _, a := range meaningful[kind] {
-				fmt.Fprintf(hash, "%d=%x;", a, o[a])
+				text = append(strconv.AppendUint(text, uint64(a), 10), '=')
+				text = append(hex.AppendEncode(text, o[a]), ';')
 			}
 			if kind != getSet {
 				continue
@@ -97,37 +99,50 @@ func snapshot() (*loaded, error) {
 			if err != nil {
 				return nil, err
 			}
-			if name := o.Text(attrName); isMembers(name) {
+			if name := o.text(attrName); isMembers(name) {
 				if l.members[name], err = addresses(elements); err != nil {
 					return nil, err
 				}
 				continue
 			}
 			for _, e := range elements {
-				fmt.Fprintf(hash, "e=%x;", e)
+				text = append(hex.AppendEncode(append(text, "e="...), []byte(e)), ';')
 			}
 		}
 	}
-	l.fingerprint = hex.EncodeToString(hash.Sum(nil))
+	l.fingerprint = sum(text)
 	return l, nil
 }
 
+// maxAttribute is the highest attribute that anything here looks at.
+const maxAttribute = 10
+
+// object is what a message tells of one thing in our table, by attribute.
+type object [maxAttribute + 1][]byte
+
+func (o *object) text(attribute uint16) string { return string(bytes.TrimRight(o[attribute], "\x00")) }
+
 // list returns the objects of a kind that are in our table, in the kernel's order.
-func list(c *netlink.Conn, kind uint16, filter []byte) ([]netlink.Attributes, error) {
+func list(c *netlink.Conn, kind uint16, filter []byte) ([]object, error) {
 	messages, err := c.List(kind, append([]byte{unix.NFPROTO_INET, 0, 0, 0}, filter...))
 	if err != nil {
 		return nil, err
 	}
-	var objects []netlink.Attributes
+	objects := make([]object, 0, len(messages))
 	for _, m := range messages {
 		if len(m.Body) < sizeofNfgenmsg {
 			continue
 		}
-		o, err := netlink.Parse(m.Body[sizeofNfgenmsg:])
+		var o object
+		err := netlink.Each(m.Body[sizeofNfgenmsg:], func(kind uint16, value []byte) {
+			if kind <= maxAttribute {
+				o[kind] = value
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		if o.Text(attrTable) == table {
+		if string(bytes.TrimRight(o[attrTable], "\x00")) == table {
 			objects = append(objects, o)
 		}
 	}
@@ -199,7 +214,7 @@ func Counters(*host.Host) ([]Counter, error) {
 			continue
 		}
 		all = append(all, Counter{
-			Name:    o.Text(attrName),
+			Name:    o.text(attrName),
 			Packets: binary.BigEndian.Uint64(data[attrPackets]), Bytes: binary.BigEndian.Uint64(data[attrBytes]),
 		})
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/provisionr/provisionr/agent/resource/internal/command"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/agent/resource/internal/sharedkernel"
+	"github.com/provisionr/provisionr/agent/resource/internal/strays"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
@@ -44,7 +44,8 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 		list = append(list, newModule(m, h))
 		listed[prefix+m.Name+".conf"] = true
 	}
-	return append(list, &strays{host: h, listed: listed})
+	return append(list, strays.New(h, "module/strays", "files of modules", listed,
+		strays.Place{Dir: loadDir, Pattern: prefix + "*.conf"}, strays.Place{Dir: probeDir, Pattern: prefix + "*.conf"}))
 }
 
 func newModule(m *agentv1.KernelModule, h *host.Host) *module {
@@ -201,44 +202,3 @@ func builtIn(list []byte, name string) bool {
 
 // underscored is a module's name as the kernel writes it.
 func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
-
-// strays removes our files of modules that are no longer listed.
-type strays struct {
-	host   *host.Host
-	listed map[string]bool
-}
-
-// Name implements converge.Resource.
-func (s *strays) Name() string { return "module/strays" }
-
-func (s *strays) find() ([]string, error) {
-	var stray []string
-	for _, dir := range []string{loadDir, probeDir} {
-		names, err := conffile.List(s.host, dir, prefix+"*.conf")
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range slices.DeleteFunc(names, func(n string) bool { return s.listed[n] }) {
-			stray = append(stray, dir+"/"+n)
-		}
-	}
-	return stray, nil
-}
-
-// Check implements converge.Resource.
-func (s *strays) Check(context.Context) (converge.Diff, error) {
-	stray, err := s.find()
-	if err != nil || len(stray) == 0 {
-		return converge.Diff{}, err
-	}
-	return converge.Diff{Text: textdiff.Bound("files of modules that are not listed: " + strings.Join(stray, ", "))}, nil
-}
-
-// Apply implements converge.Resource.
-func (s *strays) Apply(context.Context) error {
-	stray, err := s.find()
-	for _, path := range stray {
-		err = errors.Join(err, conffile.Apply(s.host, &conffile.File{Path: path, Absent: true}))
-	}
-	return err
-}

@@ -1,7 +1,6 @@
 package module
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,10 +45,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) write(name, content string) {
 	m.Helper()
-	on := filepath.Join(m.host.Root, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
-		m.Fatal(err)
-	}
+	hosttest.Write(m, m.host, name, content)
 }
 
 func (m *machine) resources(want ...*agentv1.KernelModule) []converge.Resource {

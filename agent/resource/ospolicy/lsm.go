@@ -6,20 +6,26 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/command"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
+	"github.com/provisionr/provisionr/agent/resource/internal/sharedkernel"
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
 const (
 	selinuxEnforce = "/sys/fs/selinux/enforce"
 	selinuxConf    = "/etc/selinux/config"
-	apparmorParam  = "/sys/module/apparmor/parameters/enabled"
-	apparmorGrub   = "/etc/default/grub.d/90-provisionr-apparmor.cfg"
-	maxConf        = 64 << 10
+	// relabelPath has files labelled at the next boot (selinux-autorelabel.service).
+	relabelPath   = "/.autorelabel"
+	apparmorParam = "/sys/module/apparmor/parameters/enabled"
+	apparmorGrub  = "/etc/default/grub.d/90-provisionr-apparmor.cfg"
+	maxConf       = 64 << 10
+	// grubTimeout bounds update-grub, which may look for other systems on all disks.
+	grubTimeout = 5 * time.Minute
 )
 
 // value reads a small file; "" if there is none.
@@ -52,7 +58,7 @@ func (s *selinux) Triggers() []converge.Trigger {
 // read returns the running kernel's mode, and the configuration's with all of its text.
 func (s *selinux) read() (running, configured, text string, err error) {
 	if s.shared {
-		return "", "", "", unsupported("selinux")
+		return "", "", "", sharedkernel.Error("osPolicy.selinux")
 	}
 	enforce, err := value(s.host, selinuxEnforce)
 	if err != nil {
@@ -110,7 +116,15 @@ func (s *selinux) Apply(ctx context.Context) error {
 			b.WriteString("\n")
 		}
 		b.WriteString("SELINUX=" + s.mode + "\n")
-		if err := conffile.Apply(s.host, &conffile.File{Path: selinuxConf, Content: []byte(b.String())}); err != nil {
+		f, err := conffile.Edited(s.host, selinuxConf, []byte(b.String()))
+		if err == nil {
+			err = conffile.Apply(s.host, &f)
+		}
+		if err == nil && running == "disabled" && s.mode != "disabled" {
+			// What was written meanwhile has no labels: a boot that enforces them would let nobody in.
+			err = conffile.Apply(s.host, &conffile.File{Path: relabelPath})
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -126,6 +140,8 @@ type apparmor struct {
 	host    *host.Host
 	enabled bool
 	shared  bool
+	// left says that nothing is asked of it any more: our parameter goes.
+	left bool
 }
 
 // Name implements converge.Resource.
@@ -140,6 +156,9 @@ func (a *apparmor) Triggers() []converge.Trigger {
 }
 
 func (a *apparmor) file() *conffile.File {
+	if a.left {
+		return &conffile.File{Path: apparmorGrub, Absent: true}
+	}
 	parameter := "apparmor=0"
 	if a.enabled {
 		parameter = "apparmor=1 security=apparmor"
@@ -149,7 +168,7 @@ func (a *apparmor) file() *conffile.File {
 
 func (a *apparmor) running() (bool, error) {
 	if a.shared {
-		return false, unsupported("apparmor")
+		return false, sharedkernel.Error("osPolicy.apparmor")
 	}
 	param, err := value(a.host, apparmorParam)
 	if err != nil {
@@ -162,10 +181,12 @@ func (a *apparmor) running() (bool, error) {
 // RebootRequired says what is missing.
 func (a *apparmor) Check(context.Context) (converge.Diff, error) {
 	running, err := a.running()
-	if err != nil || running == a.enabled {
+	// A file of ours that says otherwise counts at the next boot.
+	told := conffile.Exists(a.host, apparmorGrub)
+	if err != nil || running == a.enabled && !told || a.left && !told {
 		return converge.Diff{}, err
 	}
-	if !conffile.Exists(a.host, "/etc/default/grub") {
+	if !conffile.Exists(a.host, "/etc/default/grub") && !told {
 		return converge.Diff{}, errs.New(errs.Unsupported, "cannot change AppArmor: the machine's boot loader is not GRUB").
 			WithHint("give the kernel apparmor=%s in the image", map[bool]string{true: "1", false: "0"}[a.enabled])
 	}
@@ -179,10 +200,17 @@ func (a *apparmor) Apply(ctx context.Context) error {
 	if _, err := a.running(); err != nil {
 		return err
 	}
+	before, err := conffile.Save(a.host, apparmorGrub)
+	if err != nil {
+		return err
+	}
 	if err := conffile.Apply(a.host, a.file()); err != nil {
 		return err
 	}
-	if _, err := command.Run(ctx, a.host, host.Command{Path: "update-grub"}); err != nil {
+	if _, err := command.Run(ctx, a.host, host.Command{Path: "update-grub", Timeout: grubTimeout}); err != nil {
+		if a.left {
+			return errors.Join(err, conffile.Restore(a.host, before))
+		}
 		// Without the boot loader's file the next check finds the difference again.
 		f := a.file()
 		f.Absent = true

@@ -8,18 +8,18 @@ import (
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
-	"github.com/provisionr/provisionr/internal/errs"
+	"github.com/provisionr/provisionr/agent/resource/internal/systemdunit"
 )
 
 const (
-	periodPath  = "/etc/apt/apt.conf.d/20auto-upgrades"
-	originsPath = "/etc/apt/apt.conf.d/52provisionr-unattended-upgrades"
+	// aptPath comes after the package's own 20auto-upgrades and 50unattended-upgrades, which stay as they are.
+	aptPath     = "/etc/apt/apt.conf.d/52provisionr-unattended-upgrades"
 	dnfAutoPath = "/etc/dnf/automatic.conf"
 	dnfTimer    = "dnf-automatic.timer"
 	header      = "// Managed by provisionr-agent.\n"
 )
 
-// New returns one resource for each part of the policy that the pool has.
+// New returns one resource for each part of the policy that the pool has, and what takes back those that it had.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	p := s.Pool.GetOsPolicy()
 	fedora := s.Machine.GetOs().GetDistribution() == "fedora"
@@ -27,12 +27,16 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
 	if mode := p.GetUnattendedUpgrades(); mode != "" {
 		list = append(list, newUpgrades(h, mode, fedora))
+	} else if u := leftUpgrades(h, fedora); u != nil {
+		list = append(list, u)
 	}
 	if mode := p.GetSelinux(); mode != "" {
 		list = append(list, &selinux{host: h, mode: mode, shared: shared})
 	}
 	if state := p.GetApparmor(); state != "" {
 		list = append(list, &apparmor{host: h, enabled: state == "enabled", shared: shared})
+	} else if conffile.Exists(h, apparmorGrub) {
+		list = append(list, &apparmor{host: h, left: true})
 	}
 	return list
 }
@@ -54,13 +58,31 @@ func newUpgrades(h *host.Host, mode string, fedora bool) *upgrades {
 		u.timer = dnfTimer
 		files = append(files, conffile.File{Path: dnfAutoPath, Absent: !u.enabled, Content: dnfAutomatic(mode)})
 	} else {
-		files = append(files, conffile.File{Path: periodPath, Content: periodic(u.enabled)},
-			conffile.File{Path: originsPath, Absent: !u.enabled, Content: origins(mode)})
+		content := periodic(u.enabled)
+		if u.enabled {
+			content = append(content, origins(mode)...)
+		}
+		files = append(files, conffile.File{Path: aptPath, Content: content})
 	}
 	for _, f := range files {
 		u.paths = append(u.paths, f.Path)
 	}
 	u.set = conffile.NewSet(h, "ospolicy", files...)
+	return u
+}
+
+// leftUpgrades takes back what was written while the pool had a policy; nil where nothing was.
+func leftUpgrades(h *host.Host, fedora bool) *upgrades {
+	u := &upgrades{host: h, paths: []string{aptPath}}
+	if fedora {
+		u.paths, u.timer = []string{dnfAutoPath}, dnfTimer
+		if ours, err := systemdunit.Begins(h, dnfAutoPath, systemdunit.Header); err != nil || !ours {
+			return nil
+		}
+	} else if !conffile.Exists(h, aptPath) {
+		return nil
+	}
+	u.set = conffile.NewSet(h, "ospolicy", conffile.File{Path: u.paths[0], Absent: true})
 	return u
 }
 
@@ -73,7 +95,7 @@ func periodic(enabled bool) []byte {
 // origins replaces the archives that unattended-upgrades takes upgrades from. The names are those of Debian and Ubuntu.
 func origins(mode string) []byte {
 	var b strings.Builder
-	b.WriteString(header + "#clear Unattended-Upgrade::Origins-Pattern;\n#clear Unattended-Upgrade::Allowed-Origins;\nUnattended-Upgrade::Origins-Pattern {\n")
+	b.WriteString("#clear Unattended-Upgrade::Origins-Pattern;\n#clear Unattended-Upgrade::Allowed-Origins;\nUnattended-Upgrade::Origins-Pattern {\n")
 	patterns := []string{"origin=Debian,codename=${distro_codename},label=Debian-Security", "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
 		"origin=Ubuntu,archive=${distro_codename}-security"}
 	if mode == "all" {
@@ -150,9 +172,4 @@ func (u *upgrades) Apply(ctx context.Context) error {
 		return err
 	}
 	return u.host.Units.Stop(ctx, u.timer)
-}
-
-// unsupported is the answer of a machine that shares its kernel.
-func unsupported(field string) error {
-	return errs.New(errs.Unsupported, "cannot keep osPolicy.%s: the machine shares its kernel with the host", field).WithHint("use provider qemu")
 }

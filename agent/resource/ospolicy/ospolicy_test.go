@@ -64,8 +64,15 @@ func TestUpgrades(t *testing.T) {
 		t.Error(conf)
 	}
 	settle(t, &h, debian, &agentv1.OsPolicy{UnattendedUpgrades: "off"})
-	if conf := read(&h, "etc/apt/apt.conf.d/20auto-upgrades"); !strings.Contains(conf, `Unattended-Upgrade "0"`) {
+	if conf := read(&h, "etc/apt/apt.conf.d/52provisionr-unattended-upgrades"); !strings.Contains(conf, `Unattended-Upgrade "0"`) || strings.Contains(conf, "Origins") {
 		t.Error(conf)
+	}
+	// No longer asked for: the system's own settings count again.
+	if found := settle(t, &h, debian, &agentv1.OsPolicy{}); found == "" || read(&h, "etc/apt/apt.conf.d/52provisionr-unattended-upgrades") != "" {
+		t.Errorf("left: %q", found)
+	}
+	if found := settle(t, &h, debian, nil); found != "" {
+		t.Errorf("left for good: %q", found)
 	}
 
 	fedora := &agentv1.MachineComponent{Os: &agentv1.OperatingSystem{Distribution: "fedora"}}
@@ -76,6 +83,10 @@ func TestUpgrades(t *testing.T) {
 	settle(t, &h, fedora, &agentv1.OsPolicy{UnattendedUpgrades: "security"})
 	if conf := read(&h, "etc/dnf/automatic.conf"); !strings.Contains(conf, "upgrade_type = security") {
 		t.Error(conf)
+	}
+	settle(t, &h, fedora, nil)
+	if unit, err := units.Unit(t.Context(), "dnf-automatic.timer"); err != nil || unit.Active != "inactive" || unit.File != "disabled" || read(&h, "etc/dnf/automatic.conf") != "" {
+		t.Errorf("left: %v, %v", unit, err)
 	}
 	settle(t, &h, fedora, &agentv1.OsPolicy{UnattendedUpgrades: "off"})
 }
@@ -107,8 +118,14 @@ func TestSELinux(t *testing.T) {
 	if got := ospolicy.RebootRequired(&h); got != "SELinux is to be disabled" {
 		t.Error(got)
 	}
+	// It was switched off for a while: files are labelled before it is enforced again.
+	write(t, &h, "sys/fs/selinux/enforce", "")
+	settle(t, &h, m, &agentv1.OsPolicy{Selinux: "enforcing"})
+	if _, err := os.Stat(filepath.Join(h.Root, ".autorelabel")); err != nil {
+		t.Error(err)
+	}
 	m.SharedKernel = true
-	if err := check("enforcing"); !errs.Is(err, errs.Unsupported) || errs.HintOf(err) != "use provider qemu" {
+	if err := check("enforcing"); !errs.Is(err, errs.Unsupported) || !strings.Contains(errs.HintOf(err), "use provider qemu") {
 		t.Error(err)
 	}
 }
@@ -125,6 +142,15 @@ func TestAppArmor(t *testing.T) {
 	settle(t, &h, m, &agentv1.OsPolicy{Apparmor: "disabled"})
 	if got := ospolicy.RebootRequired(&h); got != "AppArmor is to be disabled" {
 		t.Error(got)
+	}
+	// Another mind before the boot: what the boot loader was told is taken back.
+	settle(t, &h, m, &agentv1.OsPolicy{Apparmor: "enabled"})
+	if got := ospolicy.RebootRequired(&h); got != "" {
+		t.Error(got)
+	}
+	settle(t, &h, m, &agentv1.OsPolicy{})
+	if got := read(&h, "etc/default/grub.d/90-provisionr-apparmor.cfg"); got != "" || len(c.Lines()) != 3 {
+		t.Errorf("left: %q, ran %q", got, c.Lines())
 	}
 }
 

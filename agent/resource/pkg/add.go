@@ -22,7 +22,7 @@ const (
 )
 
 // add has apt fetch what is not in its cache, and gives all packages to dpkg in one go.
-func (a *apt) add(ctx context.Context, targets []target, adds []*stanza) error {
+func (a *apt) add(ctx context.Context, targets []target, adds []*stanza, unsynced bool) error {
 	if len(adds) == 0 {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (a *apt) add(ctx context.Context, targets []target, adds []*stanza) error {
 	for _, s := range adds {
 		args = append(args, archivesDir+"/"+archiveName(s))
 	}
-	if err := a.run(ctx, "change packages", host.Command{Path: "dpkg", Args: args, Timeout: a.limits.transaction}); err != nil {
+	if err := a.run(ctx, "change packages", host.Command{Path: "dpkg", Args: args, Timeout: a.limits.transaction, Unsynced: unsynced}); err != nil {
 		return err
 	}
 	return a.markAutomatic(targets, adds)

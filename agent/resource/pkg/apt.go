@@ -127,19 +127,21 @@ func (a *apt) change(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	names := make([]string, 0, len(adds))
-	for _, s := range adds {
-		names = append(names, s.name)
+	var before []converge.SavedFile
+	if len(adds) > 0 && a.mayLeaveUnsynced() {
+		before = a.saveDatabase()
 	}
-	for _, t := range c.install {
-		names = append(names, t.name)
-	}
-	if err := a.openJournal(names); err != nil {
+	if err := a.openJournal(c.install, adds, before); err != nil {
 		return err
 	}
-	err := a.add(ctx, c.install, adds)
+	err := a.add(ctx, c.install, adds, len(before) > 0)
 	if len(adds) == 0 || err != nil && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Exhausted) {
-		// What dpkg refused apt may know how to do.
+		// What dpkg refused apt may know how to do. It syncs, and may do more than the journal knows a way back from.
+		if len(before) > 0 {
+			if err := errors.Join(a.sync(), a.openJournal(c.install, adds, nil)); err != nil {
+				return err
+			}
+		}
 		err = a.install(ctx, c)
 	}
 	// Whatever became of it, what was written is made durable: a journal would only say what dpkg's own state says.

@@ -23,8 +23,12 @@
 // (dpkg-preconfigure, apt-listchanges) are not run then. man-db's index is not rebuilt in the transaction, but by an idle-class
 // timer a moment later.
 //
-// Durability: until a machine's first transaction has ended dpkg does not sync each file (--force-unsafe-io); one sync of the
-// file systems comes before success is reported. Later transactions sync each file. A journal on disk says that a transaction
-// is under way. One that outlived a boot has the machine's power to blame: what dpkg left undone is ended, and the files
-// that were unpacked are compared with dpkg's checksums and installed again where they differ.
+// Durability: until a machine's first transaction has ended it is not in service, and dpkg does not sync each file
+// (--force-unsafe-io). Where it only adds packages, nothing that it or a maintainer script does waits for the disk
+// ([host.Command], Unsynced). One sync of the file systems comes before success is reported. Later transactions sync as dpkg
+// does. A journal on disk says that a transaction is under way, and keeps dpkg's database as it was before one that is not
+// synced. One that outlived a boot has the machine's power to blame. A database that it tore is put back as it was, dpkg ends
+// what it left undone, and the files that were unpacked are compared with dpkg's checksums; packages where they differ, or
+// that were added without a sync, are installed again. Files that were there before are safe all the while: dpkg is left
+// unsynced only on file systems that write a file out before they rename it over another.
 package pkg

@@ -13,13 +13,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 )
 
 const (
 	journalPath = conffile.StateDir + "/packages-journal.json"
-	maxJournal  = 1 << 20
+	maxJournal  = 64 << 20
 	bootIDPath  = "/proc/sys/kernel/random/boot_id"
 	archivesDir = "/var/cache/apt/archives"
 )
@@ -31,6 +32,10 @@ type journal struct {
 	Began time.Time `json:"began"`
 	// Packages of the transaction, as far as known before.
 	Packages []string `json:"packages"`
+	// Targets are those of them that were asked for; the others came as dependencies.
+	Targets []string `json:"targets,omitempty"`
+	// Before is dpkg's database as it was, its status first, where dpkg runs without syncing it.
+	Before []converge.SavedFile `json:"before,omitempty"`
 }
 
 // bootID is empty where the kernel tells none.
@@ -42,9 +47,18 @@ func bootID(h *host.Host) string {
 	return strings.TrimSpace(string(id))
 }
 
-func (a *apt) openJournal(packages []string) error {
-	slices.Sort(packages)
-	content, err := json.Marshal(journal{bootID(a.host), time.Now(), slices.Compact(packages)})
+func (a *apt) openJournal(targets []target, adds []*stanza, before []converge.SavedFile) error {
+	j := journal{Boot: bootID(a.host), Began: time.Now(), Before: before}
+	for _, t := range targets {
+		j.Targets = append(j.Targets, t.name)
+	}
+	j.Packages = slices.Clone(j.Targets)
+	for _, s := range adds {
+		j.Packages = append(j.Packages, s.name)
+	}
+	slices.Sort(j.Packages)
+	j.Packages = slices.Compact(j.Packages)
+	content, err := json.Marshal(j)
 	if err != nil {
 		return err
 	}
@@ -59,10 +73,10 @@ func (a *apt) closeJournal() error {
 	return conffile.Apply(a.host, &conffile.File{Path: journalPath, Absent: true})
 }
 
-// sync writes out every file system that packages unpack to, each once.
+// sync writes out every file system that packages and their scripts write to, each once.
 func (a *apt) sync() error {
 	var done []uint64
-	for _, name := range []string{"/var", "/usr", "/etc", "/boot", "/opt"} {
+	for _, name := range []string{"/var", "/var/lib", "/var/cache", "/var/log", "/usr", "/usr/local", "/etc", "/boot", "/boot/efi", "/opt", "/srv", "/home", "/root", "/"} {
 		dir, _, err := conffile.Parent(a.host, name+"/x", false)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -96,12 +110,21 @@ func syncOnce(dir *os.Root, done *[]uint64) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// repair ends what an interrupted transaction left undone. After a power cut it also looks at what was unpacked.
+// repair ends what an interrupted transaction left undone. After a power cut it also looks at what was unpacked, and all
+// that was added without being synced is installed again: nobody knows what its scripts wrote.
 func (a *apt) repair(ctx context.Context) error {
-	if err := a.configure(ctx); err != nil {
+	j, err := a.readJournal()
+	if err != nil {
 		return err
 	}
-	j, err := a.readJournal()
+	cut := j != nil && (j.Boot == "" || j.Boot != bootID(a.host))
+	unsynced := cut && len(j.Before) > 0
+	configure := func() error { return a.configure(ctx) }
+	if unsynced {
+		err = a.settle(j, configure)
+	} else {
+		err = configure()
+	}
 	if err != nil {
 		return err
 	}
@@ -109,20 +132,39 @@ func (a *apt) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if j != nil && (j.Boot == "" || j.Boot != bootID(a.host)) {
+	if unsynced {
+		if err := a.addAgain(ctx, j, again); err != nil {
+			return err
+		}
+		again = nil
+	}
+	if cut {
 		damaged, err := a.damaged(j)
 		if err != nil {
 			return err
 		}
 		again = append(again, damaged...)
 	}
-	if len(again) > 0 {
-		slices.Sort(again)
-		if err := a.reinstall(ctx, slices.Compact(again)); err != nil {
-			return err
-		}
+	if err := a.reinstall(ctx, again); err != nil {
+		return err
 	}
 	return a.closeJournal()
+}
+
+// addAgain installs the packages of a journal, and tells apt which of them came as dependencies.
+func (a *apt) addAgain(ctx context.Context, j *journal, unfinished []string) error {
+	if err := a.reinstall(ctx, append(unfinished, j.Packages...)); err != nil {
+		return err
+	}
+	var targets []target
+	for _, name := range j.Targets {
+		targets = append(targets, target{name: name})
+	}
+	var adds []*stanza
+	for _, name := range j.Packages {
+		adds = append(adds, &stanza{name: name})
+	}
+	return a.markAutomatic(targets, adds)
 }
 
 func (a *apt) readJournal() (*journal, error) {
@@ -168,6 +210,11 @@ func (a *apt) unfinished() ([]string, error) {
 
 // reinstall unpacks packages anew. The archives in the cache may be damaged as well: they are fetched again where it failed.
 func (a *apt) reinstall(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 	args := slices.Concat(options, ownLock, []string{"--reinstall", "--allow-downgrades", "--no-install-recommends",
 		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confmiss", "-f", "install"}, names)
 	c := host.Command{Path: "apt-get", Args: args, Timeout: a.limits.transaction}

@@ -49,6 +49,7 @@ func readStanzas(r io.Reader, wanted map[string]bool, f func(*stanza)) error {
 			skip = s.name != "" && wanted != nil && !wanted[s.name]
 			if skip {
 				s = nil
+				skipStanza(in)
 			}
 		}
 		if err == io.EOF {
@@ -58,6 +59,15 @@ func readStanzas(r io.Reader, wanted map[string]bool, f func(*stanza)) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// skipStanza goes to before the empty line that ends a stanza, or stays where the buffer does not reach that far: most of a
+// list is of no interest.
+func skipStanza(in *bufio.Reader) {
+	ahead, _ := in.Peek(in.Buffered())
+	if i := bytes.Index(ahead, []byte("\n\n")); i >= 0 && ahead[0] != '\n' {
+		_, _ = in.Discard(i + 1)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
+	"github.com/provisionr/provisionr/agent/resource/internal/fetch"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
@@ -35,19 +36,24 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	vars := environment(p.url, none)
 	everyone := m.GetProxyEnvironment() && p.url != ""
 	p.set = conffile.NewSet(h, "proxy",
-		file(aptPath, p.url != "" && !p.dnf, aptConf(p.url, none)),
-		file(userPath, everyone, header+strings.Join(vars, "\n")+"\n"),
-		file(profilePath, everyone, header+exports(vars)),
-		file(systemPath, everyone, header+"[Manager]\nDefaultEnvironment="+quoted(vars)+"\n"),
+		p.file(aptPath, p.url != "" && !p.dnf, aptConf(p.url, none)),
+		p.file(userPath, everyone, header+strings.Join(vars, "\n")+"\n"),
+		p.file(profilePath, everyone, header+exports(vars)),
+		p.file(systemPath, everyone, header+"[Manager]\nDefaultEnvironment="+quoted(vars)+"\n"),
 	)
 	return []converge.Resource{p}
 }
 
-func file(path string, present bool, content string) conffile.File {
+// file does not show its content where the proxy's address has a password in it.
+func (p *proxy) file(path string, present bool, content string) conffile.File {
 	if !present {
 		return conffile.File{Path: path, Absent: true}
 	}
-	return conffile.File{Path: path, Content: []byte(content)}
+	f := conffile.File{Path: path, Content: []byte(content)}
+	if shown := fetch.Redacted(p.url); shown != p.url {
+		f.Secret = "proxy " + shown
+	}
+	return f
 }
 
 // noProxy is what is reached directly: the machine itself, the network's list, and the servers' own names.
@@ -141,7 +147,7 @@ func (p *proxy) Check(context.Context) (converge.Diff, error) {
 	}
 	is, want, err := p.dnfConf()
 	if err == nil && is != want {
-		text = strings.TrimPrefix(text+"\n"+dnfPath+": the proxy differs\n+proxy="+p.url, "\n")
+		text = strings.TrimPrefix(text+"\n"+dnfPath+": the proxy differs\n+proxy="+fetch.Redacted(p.url), "\n")
 	}
 	return converge.Diff{Text: text}, err
 }
@@ -156,7 +162,11 @@ func (p *proxy) Apply(ctx context.Context) error {
 	if err != nil || is == want {
 		return err
 	}
-	return conffile.Apply(p.host, &conffile.File{Path: dnfPath, Content: []byte(want)})
+	f, err := conffile.Edited(p.host, dnfPath, []byte(want))
+	if err != nil {
+		return err
+	}
+	return conffile.Apply(p.host, &f)
 }
 
 // dnfConf returns dnf.conf as it is, and as it should be: with the proxy in a line below our mark in the section main.

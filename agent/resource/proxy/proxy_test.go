@@ -77,3 +77,14 @@ func TestConverge(t *testing.T) {
 		}
 	}
 }
+
+func TestAPasswordIsNotShown(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	for _, distribution := range []string{"debian", "fedora"} {
+		m := &agentv1.MachineComponent{HttpProxy: "http://me:hunter2@10.0.0.1:3142", ProxyEnvironment: true, Os: &agentv1.OperatingSystem{Distribution: distribution}}
+		d, err := proxy.New(&desired.State{Machine: m}, &h)[0].Check(t.Context())
+		if err != nil || d.Empty() || strings.Contains(d.Text, "hunter2") || !strings.Contains(d.Text, "me:xxxxx@10.0.0.1") {
+			t.Errorf("%s: %q, %v", distribution, d.Text, err)
+		}
+	}
+}

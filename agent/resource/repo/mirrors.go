@@ -80,7 +80,12 @@ func (m *mirrors) Apply(context.Context) error {
 		}
 	}
 	for _, e := range edits {
-		if err := conffile.Apply(m.host, &conffile.File{Path: e.path, Content: []byte(e.after)}); err != nil {
+		// Sources with a password in them may not be for everybody to read.
+		f, err := conffile.Edited(m.host, e.path, []byte(e.after))
+		if err == nil {
+			err = conffile.Apply(m.host, &f)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/agent/resource/internal/fetch"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
+	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
@@ -159,6 +160,9 @@ func (r *sources) refresh() error {
 			conffile.File{Path: r.layout.sources + "/" + repo.Name + r.layout.ending, Content: []byte(r.layout.render(repo, path))},
 		)
 	}
+	if err := r.foreign(); err != nil {
+		return err
+	}
 	stale, err := r.findStale(files)
 	if err != nil {
 		return err
@@ -171,6 +175,28 @@ func (r *sources) refresh() error {
 		files = append(files, conffile.File{Path: path, Absent: true})
 	}
 	r.stale, r.set = stale, conffile.NewSet(r.host, "repository", files...)
+	return nil
+}
+
+// foreign is an error where a repository has the name of a sources file that is not ours: it would be lost, and with it
+// perhaps the operating system's own packages.
+func (r *sources) foreign() error {
+	for _, repo := range r.repos {
+		// Where its key is there, the file is ours, whatever became of it.
+		if key := r.layout.keys + "/" + keyPrefix + repo.Name; conffile.Exists(r.host, key+".asc") || conffile.Exists(r.host, key+".gpg") {
+			continue
+		}
+		path := r.layout.sources + "/" + repo.Name + r.layout.ending
+		content, err := conffile.Read(r.host, path, maxSource)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case !strings.HasPrefix(string(content), header):
+			return errs.New(errs.Conflict, "cannot write %s: it is not of repository %s, but of the system or somebody else", path, repo.Name).
+				WithHint("give the repository another name, or remove the file")
+		}
+	}
 	return nil
 }
 

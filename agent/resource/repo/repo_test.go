@@ -89,6 +89,39 @@ func TestConverge(t *testing.T) {
 	}
 }
 
+func TestASourceOfTheSystemIsKept(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	path := filepath.Join(h.Root, "etc/apt/sources.list.d/debian.sources")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("Types: deb\n")
+	own := &agentv1.Repository{Name: "debian", Uris: []string{"https://a.example/deb"}, Suites: []string{"bookworm"}, SignedBy: "key"}
+	r := repo.New(&desired.State{Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{Repositories: []*agentv1.Repository{own}}}, &h)[0]
+	if _, err := r.Check(t.Context()); !errs.Is(err, errs.Conflict) {
+		t.Errorf("check: %v", err)
+	}
+	if err := r.Apply(t.Context()); !errs.Is(err, errs.Conflict) {
+		t.Errorf("apply: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "Types: deb\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	// One of ours that somebody wrote anew is drift.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	converge(t, &h, own)
+	write("Types: deb\n")
+	converge(t, &h, own)
+}
+
 func TestKeyByURL(t *testing.T) {
 	h, _, _ := hosttest.New(t)
 	key := []byte("\x99\x01binary key")
@@ -146,7 +179,7 @@ func TestMirrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{"sources.list": oneLine, "sources.list.d/debian.sources": deb822} {
-		if err := os.WriteFile(filepath.Join(h.Root, "etc/apt", name), []byte(content), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(h.Root, "etc/apt", name), []byte(content), 0o640); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -185,6 +218,9 @@ func TestMirrors(t *testing.T) {
 			if d, err := r.Check(t.Context()); err != nil || !d.Empty() {
 				t.Errorf("%s: after: %q, %v", step.name, d.Text, err)
 			}
+		}
+		if st, err := os.Stat(filepath.Join(h.Root, "etc/apt/sources.list.d/debian.sources")); err != nil || st.Mode() != 0o640 {
+			t.Errorf("%s: mode %v, %v", step.name, st.Mode(), err)
 		}
 		if diff := cmp.Diff(step.want, apt(t, &h)); diff != "" {
 			t.Errorf("%s: (-want +got):\n%s", step.name, diff)

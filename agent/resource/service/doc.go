@@ -6,6 +6,8 @@
 // that was written over with the same content not. It is restarted as well when its program, or a library that it runs, was
 // replaced under it, as by an upgrade of a package. A unit that does not come up fails with the last lines of its journal.
 //
-// A unit file in /etc/systemd/system that the manifest no longer has is removed if it is ours, which its first line says.
+// A unit file in /etc/systemd/system that the manifest no longer has is removed if it is ours, which its first line says, and
+// so is a drop-in of ours. When a whole service is no longer listed, one that was all ours is stopped first; one of a package
+// keeps running as it is, and keeps how it is enabled or masked.
 // SysV init scripts are units like others here; package host knows how they are enabled.
 package service

@@ -24,11 +24,14 @@ const (
 	journalLines = "8"
 )
 
-// New returns one resource for each service of the pool.
+// New returns one resource that removes unit files and drop-ins of services that are no longer listed, and one for each
+// service of the pool. The first comes first: what leaves may have the ports of what comes.
 func New(s *desired.State, h *host.Host) []converge.Resource {
-	var list []converge.Resource
+	gone := &left{host: h, listed: make(map[string]bool)}
+	list := []converge.Resource{gone}
 	starts := newStarts(h)
 	for _, want := range s.Pool.GetServices() {
+		gone.listed[want.Name] = true
 		list = append(list, &service{host: h, want: want, starts: starts, watched: watched(want)})
 	}
 	return list
@@ -154,9 +157,9 @@ func runs(u host.Unit) bool { return u.Active == "active" || u.Active == "reload
 func stopped(u host.Unit) bool { return u.Active == "inactive" || u.Active == "failed" }
 
 // startsAtBoot counts what cannot be enabled (static units and the like, see UnitFileState in org.freedesktop.systemd1(5))
-// as fine: something else starts it.
+// as fine: something else starts it. What is enabled until the next boot only, or merely linked, is not.
 func startsAtBoot(u host.Unit) bool {
-	return slices.Contains([]string{"enabled", "enabled-runtime", "static", "alias", "indirect", "generated", "linked", "transient"}, u.File)
+	return slices.Contains([]string{"enabled", "static", "alias", "indirect", "generated", "transient"}, u.File)
 }
 
 func canDisable(u host.Unit) bool { return u.File == "enabled" || u.File == "enabled-runtime" }

@@ -22,7 +22,7 @@ import (
 const unit = "zookeeper.service"
 
 func resource(h *host.Host, want *agentv1.Service) converge.Resource {
-	return service.New(&desired.State{Pool: &agentv1.PoolComponent{Services: []*agentv1.Service{want}}}, h)[0]
+	return service.New(&desired.State{Pool: &agentv1.PoolComponent{Services: []*agentv1.Service{want}}}, h)[1]
 }
 
 func TestConverge(t *testing.T) {
@@ -37,6 +37,7 @@ func TestConverge(t *testing.T) {
 		{"down", true, true, host.Unit{Load: "loaded", Active: "inactive", File: "enabled"}, "is inactive, wanted running", []string{"start " + unit}},
 		{"failed", true, true, host.Unit{Load: "loaded", Active: "failed", File: "enabled"}, "is failed, wanted running", []string{"start " + unit}},
 		{"not at boot", true, true, host.Unit{Load: "loaded", Active: "active", File: "disabled"}, "is disabled, wanted enabled", []string{"enable " + unit}},
+		{"at the next boot no more", true, true, host.Unit{Load: "loaded", Active: "active", File: "enabled-runtime"}, "is enabled-runtime, wanted enabled", []string{"enable " + unit}},
 		{"both", true, true, host.Unit{Load: "loaded", Active: "inactive", File: "disabled"}, "is inactive, wanted running\nis disabled, wanted enabled", []string{"enable " + unit, "start " + unit}},
 		{"static", true, true, host.Unit{Load: "loaded", Active: "active", File: "static"}, "", nil},
 		{"to stop", false, false, host.Unit{Load: "loaded", Active: "active", File: "enabled"}, "is active, wanted stopped\nis enabled, wanted not enabled", []string{"stop " + unit, "disable " + unit}},

@@ -1,24 +1,19 @@
 package service
 
 import (
-	"bytes"
-	"errors"
-	"io/fs"
 	"strings"
 
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
+	"github.com/provisionr/provisionr/agent/resource/internal/systemdunit"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
 const (
-	unitDir = "/etc/systemd/system/"
+	unitDir = systemdunit.Dir
 	// dropIn comes after those that packages bring.
 	dropIn = ".d/60-provisionr.conf"
-	// header begins unit files of ours. It tells them from those of people.
-	header = "# Managed by provisionr-agent.\n"
-	// maxUnit bounds what is read of a unit file to see whose it is.
-	maxUnit = 1 << 20
+	header = systemdunit.Header
 )
 
 func contentPath(unit string) string { return unitDir + unit }
@@ -32,24 +27,13 @@ func unitFiles(h *host.Host, want *agentv1.Service) ([]conffile.File, error) {
 	files := []conffile.File{override}
 	content := conffile.File{Path: contentPath(want.Name), Content: []byte(header + want.GetContent()), Absent: want.Content == nil || want.Masked}
 	if content.Absent {
-		ours, err := isOurs(h, content.Path)
+		// The link that masks a unit is not ours.
+		ours, err := systemdunit.Begins(h, content.Path, header)
 		if err != nil || !ours {
 			return files, err
 		}
 	}
 	return append(files, content), nil
-}
-
-// isOurs reports whether a unit file was written by us. The link that masks a unit is not.
-func isOurs(h *host.Host, path string) (bool, error) {
-	if !conffile.Exists(h, path) || conffile.IsLink(h, path) {
-		return false, nil
-	}
-	b, err := conffile.Read(h, path, maxUnit)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return bytes.HasPrefix(b, []byte(header)), err
 }
 
 // watched returns the files whose content the unit was started with: those that the manifest names, and its own.

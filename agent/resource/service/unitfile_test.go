@@ -11,8 +11,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/provisionr/provisionr/agent/converge"
+	"github.com/provisionr/provisionr/agent/desired"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/host/hosttest"
+	"github.com/provisionr/provisionr/agent/resource/service"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
@@ -141,5 +143,52 @@ func TestTriggers(t *testing.T) {
 	want := []converge.Trigger{{Kind: converge.OnUnit, Name: unit}, {Kind: converge.OnFile, Name: "/" + dropIn}}
 	if !ok || !slices.Equal(r.Triggers(), want) {
 		t.Errorf("triggers %v", r.Triggers())
+	}
+}
+
+func TestWhatLeftIsRemoved(t *testing.T) {
+	h, _, u := hosttest.New(t)
+	const header = "# Managed by provisionr-agent.\n"
+	for name, content := range map[string]string{
+		"etc/systemd/system/old.service":                      header + "[Unit]\n",
+		"etc/systemd/system/nginx.service":                    header + "[Unit]\n",
+		"usr/lib/systemd/system/nginx.service":                "[Unit]\n",
+		"etc/systemd/system/old.timer":                        header + "[Timer]\n",
+		"etc/systemd/system/ssh.service.d/60-provisionr.conf": header + "[Service]\n",
+		"etc/systemd/system/ssh.service.d/mine.conf":          "[Service]\n",
+		"etc/systemd/system/mine.service":                     "[Unit]\n",
+		"etc/systemd/system/provisionr-firewall.service":      header + "[Unit]\n",
+		"etc/systemd/system/data.mount":                       header + "[Unit]\nDescription=File system of provisionr\n",
+		"etc/systemd/system/swapfile.swap":                    header + "[Unit]\nDescription=Swap file of provisionr\n",
+		ownFile:                                               header + "[Unit]\n",
+		dropIn:                                                header + "[Service]\n",
+	} {
+		on := filepath.Join(h.Root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.Set("old.service", host.Unit{Load: "loaded", Active: "active", File: "enabled"})
+	u.Set("old.timer", host.Unit{Load: "loaded", Active: "inactive", File: "disabled"})
+	u.Set("nginx.service", host.Unit{Load: "loaded", Active: "active", File: "enabled"})
+	r := service.New(&desired.State{Pool: &agentv1.PoolComponent{Services: []*agentv1.Service{{Name: unit}}}}, &h)[0]
+	d, err := r.Check(t.Context())
+	if want := "units and drop-ins of services that are not listed: nginx.service, old.service, old.timer, /etc/systemd/system/ssh.service.d/60-provisionr.conf"; err != nil || d.Text != want {
+		t.Errorf("before: %q, %v", d.Text, err)
+	}
+	if err := r.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := r.Check(t.Context()); err != nil || !d.Empty() {
+		t.Errorf("after: %q, %v", d.Text, err)
+	}
+	// A package's own unit counts again, and runs on.
+	if got := strings.Join(u.Log(), ", "); got != "daemon-reload, stop old.service, disable old.service, daemon-reload, daemon-reload, daemon-reload" {
+		t.Errorf("units %q", got)
+	}
+	for name, stays := range map[string]bool{"old.service": false, "nginx.service": false, "mine.service": true, "provisionr-firewall.service": true, "data.mount": true, "swapfile.swap": true, "ssh.service.d/mine.conf": true} {
+		if _, err := os.Stat(filepath.Join(h.Root, "etc/systemd/system", name)); (err == nil) != stays {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

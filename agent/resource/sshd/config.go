@@ -145,7 +145,11 @@ func (c *config) files() (*conffile.Set, error) {
 	case err != nil:
 		return nil, err
 	case !included(string(now)):
-		files = append(files, conffile.File{Path: mainPath, Content: []byte(withInclude(string(now))), Mode: 0o644})
+		main, err := conffile.Edited(c.host, mainPath, []byte(withInclude(string(now))))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, main)
 	}
 	return conffile.NewSet(c.host, "sshd", files...), nil
 }

@@ -45,8 +45,9 @@ func detect(unit func(name string) (host.Unit, error)) (daemon, error) {
 	return daemon{}, nil
 }
 
+// boots leaves out what is enabled until the next boot only, or merely linked: nobody could log in after it.
 func boots(u host.Unit) bool {
-	return u.File == "enabled" || u.File == "enabled-runtime" || u.File == "alias" || u.File == "static" || u.File == "linked"
+	return u.File == "enabled" || u.File == "alias" || u.File == "static"
 }
 
 func daemonOf(ctx context.Context, h *host.Host) (daemon, error) {

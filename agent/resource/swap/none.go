@@ -30,26 +30,23 @@ func (n *none) Triggers() []converge.Trigger {
 	return []converge.Trigger{{Kind: converge.OnFile, Name: fstabPath}, {Kind: converge.OnUnit, Name: "swap.target"}}
 }
 
-// files are what would begin to swap at the next boot: fstab, and our own units.
+// files are those of others that would begin to swap at the next boot: fstab.
 func (n *none) files() ([]conffile.File, error) {
 	var files []conffile.File
 	now, err := conffile.Read(n.host, fstabPath, maxTable)
 	switch {
 	case err == nil:
 		if without := withoutSwap(now); !bytes.Equal(without, now) {
-			files = append(files, conffile.File{Path: fstabPath, Content: without})
+			f, err := conffile.Edited(n.host, fstabPath, without)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, f)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	units, err := conffile.List(n.host, unitDir, "*.swap")
-	for _, name := range units {
-		b, err := conffile.Read(n.host, unitDir+name, maxTable)
-		if err == nil && strings.HasPrefix(string(b), "# Managed by provisionr-agent.") {
-			files = append(files, conffile.File{Path: unitDir + name, Absent: true})
-		}
-	}
-	return files, err
+	return files, nil
 }
 
 // withoutSwap comments out the lines of swap.
@@ -78,6 +75,11 @@ func (n *none) Check(context.Context) (converge.Diff, error) {
 		}
 		diffs = append(diffs, d)
 	}
+	ours, err := n.own().text()
+	if err != nil {
+		return converge.Diff{}, err
+	}
+	diffs = append(diffs, ours)
 	used, err := active(n.host)
 	if len(used) > 0 {
 		diffs = append(diffs, "swaps to "+strings.Join(slices.Sorted(maps.Keys(used)), ", ")+", wanted none")
@@ -99,13 +101,13 @@ func (n *none) Apply(ctx context.Context) error {
 		err = errors.Join(err, off(ctx, n.host, path))
 	}
 	for i := range files {
-		if files[i].Absent {
-			err = errors.Join(err, n.host.Units.Disable(ctx, files[i].Path[len(unitDir):]))
-		}
 		err = errors.Join(err, conffile.Apply(n.host, &files[i]))
 	}
 	if err == nil && len(files) > 0 {
 		err = n.host.Units.DaemonReload(ctx)
 	}
-	return err
+	return errors.Join(err, n.own().Apply(ctx))
 }
+
+// own is what removes our own swap files. What none itself took from fstab stays away.
+func (n *none) own() *left { return &left{host: n.host, keepTable: true} }

@@ -25,7 +25,7 @@ import (
 const (
 	defaultPath = "/swapfile"
 	fstabPath   = "/etc/fstab"
-	unitDir     = "/etc/systemd/system/"
+	unitDir     = systemdunit.Dir
 	// mark is what comments out a line of fstab.
 	mark = "#provisionr# "
 	// maxTable bounds what is read of fstab and /proc/swaps.
@@ -34,14 +34,17 @@ const (
 	swapoffTimeout = 10 * time.Minute
 )
 
-// New returns the resource for swap; none where it is left as it is.
+// New returns the resource for swap. Where it is left as it is, what we made earlier goes.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	want := s.Pool.GetSwap()
 	switch {
-	case want == nil:
-		return nil
 	case sharedkernel.Of(s):
+		if want == nil {
+			return nil
+		}
 		return []converge.Resource{sharedkernel.Refused("swap/all", "swap")}
+	case want == nil:
+		return []converge.Resource{&left{host: h}}
 	case want.SizeMib == 0:
 		return []converge.Resource{&none{host: h}}
 	}
@@ -55,11 +58,12 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 			after = append(after, "filesystem/"+f.Path)
 		}
 	}
+	gone := &left{host: h, wanted: map[string]bool{unit: true}}
 	return []converge.Resource{&swap{
 		host: h, after: after, path: path, size: int64(want.SizeMib) << 20, unit: unit,
 		file: conffile.File{Path: unitDir + unit, Content: []byte(
-			"# Managed by provisionr-agent.\n[Unit]\nDescription=Swap file of provisionr\n\n[Swap]\nWhat=" + strings.ReplaceAll(path, "%", "%%") + "\n\n[Install]\nWantedBy=swap.target\n")},
-	}}
+			unitHead + "\n[Swap]\nWhat=" + strings.ReplaceAll(path, "%", "%%") + "\n\n[Install]\nWantedBy=swap.target\n")},
+	}, gone}
 }
 
 // active returns what the machine swaps to, by path, with sizes in octets (proc_swaps(5)).

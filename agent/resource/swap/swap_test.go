@@ -48,10 +48,7 @@ func newMachine(t *testing.T, unit string) *machine {
 
 func (m *machine) write(name, content string) {
 	m.Helper()
-	on := filepath.Join(m.host.Root, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
-		m.Fatal(err)
-	}
+	hosttest.Write(m, m.host, name, content)
 }
 
 func (m *machine) resource(want *agentv1.Swap) converge.Resource {
@@ -148,7 +145,11 @@ func TestMkswapThatFailsLeavesNothing(t *testing.T) {
 func TestNone(t *testing.T) {
 	m := newMachine(t, "swapfile.swap")
 	m.write("etc/fstab", "UUID=1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n")
-	m.write("etc/systemd/system/swapfile.swap", "# Managed by provisionr-agent.\n")
+	m.write("etc/systemd/system/swapfile.swap", unitHead+"\n[Swap]\nWhat=/swapfile\n")
+	m.write("swapfile", strings.Repeat("x", 4096-len(signature))+signature)
+	if err := os.Chmod(filepath.Join(m.host.Root, "etc/fstab"), 0o604); err != nil {
+		t.Fatal(err)
+	}
 	m.write("etc/systemd/system/other.swap", "[Swap]\n")
 	m.uses("/swapfile", 1)
 	r := m.resource(&agentv1.Swap{})
@@ -166,6 +167,62 @@ func TestNone(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(m.host.Root, "etc/systemd/system/other.swap")); err != nil {
 		t.Error(err)
+	}
+	for _, gone := range []string{"swapfile", "etc/systemd/system/swapfile.swap"} {
+		if _, err := os.Stat(filepath.Join(m.host.Root, gone)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", gone, err)
+		}
+	}
+	// No longer asked for: the system's own swap comes back.
+	m.commands.Answer("swapon", "")
+	r = m.resource(nil)
+	if d := m.check(r); !strings.Contains(d, "wanted as they were") {
+		t.Errorf("left: %q", d)
+	}
+	if err := r.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(m.host.Root, "etc/fstab")
+	if b, err := os.ReadFile(table); err != nil || string(b) != "UUID=1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n" || m.check(r) != "" {
+		t.Errorf("fstab %q, %v", b, err)
+	}
+	if st, err := os.Stat(table); err != nil || st.Mode() != 0o604 {
+		t.Errorf("fstab has mode %v, %v", st.Mode(), err)
+	}
+}
+
+func TestAFileThatIsNoLongerWantedGoes(t *testing.T) {
+	for name, want := range map[string]*agentv1.Swap{"another path": {SizeMib: 1, Path: "/srv/swap"}, "none of ours": nil} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, "swapfile.swap")
+			m.units.Set("srv-swap.swap", host.Unit{Load: "loaded", Active: "inactive", File: "disabled"})
+			if err := m.resource(&agentv1.Swap{SizeMib: 1}).Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m.uses("/swapfile", 1)
+			m.write("etc/systemd/system/data-swap.swap", unitHead+"\n[Swap]\nWhat=/data/precious\n")
+			m.write("data/precious", "not a swap file")
+			list := New(&desired.State{Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{Swap: want}}, &m.host)
+			r := list[len(list)-1]
+			if d := m.check(r); d != "swap files that are not wanted: data-swap.swap, swapfile.swap" {
+				t.Errorf("before: %q", d)
+			}
+			if err := r.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if d := m.check(r); d != "" {
+				t.Errorf("after: %q", d)
+			}
+			if _, err := os.Stat(filepath.Join(m.host.Root, "swapfile")); !os.IsNotExist(err) {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(m.host.Root, "data/precious")); err != nil {
+				t.Error(err)
+			}
+			if got := strings.Join(m.units.Log(), ", "); !strings.Contains(got, "stop swapfile.swap, disable swapfile.swap, daemon-reload") {
+				t.Errorf("units %q", got)
+			}
+		})
 	}
 }
 

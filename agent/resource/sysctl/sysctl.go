@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// confPath comes after what packages bring (sysctl.d(5)).
-	confPath = "/etc/sysctl.d/90-provisionr.conf"
+	// confPath comes after what packages and images bring, as 99-sysctl.conf: at boot the last value counts (sysctl.d(5)).
+	confPath = "/etc/sysctl.d/99-zz-provisionr.conf"
 	procPath = "proc/sys"
 	// maxValue bounds what is read of a parameter; maxMatches how many a pattern may stand for.
 	maxValue   = 64 << 10
@@ -65,6 +65,8 @@ func (p parameter) path() string {
 		return r
 	}, p.name))
 }
+
+func (p parameter) pattern() bool { return strings.ContainsAny(p.path(), "*?[") }
 
 func render(want []parameter) []byte {
 	var b bytes.Buffer
@@ -114,13 +116,18 @@ func (r *parameters) Check(context.Context) (converge.Diff, error) {
 	return converge.Diff{Text: textdiff.Join(diffs...)}, err
 }
 
-// Apply implements converge.Resource. A parameter that cannot be set does not keep the others from being set.
+// Apply implements converge.Resource. A parameter that cannot be set does not keep the others from being set. What each had
+// before is noted first, so that it gets that back when it is no longer listed.
 func (r *parameters) Apply(context.Context) error {
-	if err := conffile.Apply(r.host, &r.file); err != nil {
+	noted, err := readBefore(r.host)
+	if err != nil {
 		return err
 	}
 	var failed error
-	err := r.live(func(sys *os.Root, p parameter, file, now string, err error) error {
+	listed := make(map[string]bool)
+	differ := make(map[string]parameter)
+	err = r.live(func(_ *os.Root, p parameter, file, now string, err error) error {
+		listed[file] = true
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			failed = errors.Join(failed, errs.New(errs.NotFound, "cannot set %s: the kernel has no such parameter", p.name).
@@ -128,6 +135,27 @@ func (r *parameters) Apply(context.Context) error {
 		case err != nil:
 			return err
 		case !equal(now, p.value):
+			was, ok := noted[file]
+			if !ok {
+				was.Was = now
+			}
+			noted[file], differ[file] = before{was.Was, p.value}, p
+		}
+		return nil
+	})
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	failed = errors.Join(failed, r.restore(noted, listed))
+	if err := writeBefore(r.host, noted); err != nil {
+		return errors.Join(failed, err)
+	}
+	// The file is what says that something is to be done: it goes, or changes, after what left was restored.
+	if err := conffile.Apply(r.host, &r.file); err != nil {
+		return errors.Join(failed, err)
+	}
+	err = r.live(func(sys *os.Root, p parameter, file, now string, err error) error {
+		if d, ok := differ[file]; ok && d.name == p.name && err == nil {
 			failed = errors.Join(failed, set(sys, p, file))
 		}
 		return nil
@@ -172,6 +200,12 @@ func (r *parameters) live(f func(sys *os.Root, p parameter, file, now string, er
 		if err != nil {
 			return err
 		}
+		if p.pattern() {
+			// A parameter that is named itself is left out of patterns (sysctl.d(5)).
+			files = slices.DeleteFunc(files, func(file string) bool {
+				return slices.ContainsFunc(r.want, func(o parameter) bool { return o.path() == file })
+			})
+		}
 		for _, file := range files {
 			now, err := sys.ReadFile(file)
 			if len(now) > maxValue {
@@ -188,7 +222,7 @@ func (r *parameters) live(f func(sys *os.Root, p parameter, file, now string, er
 // expand returns the files that a parameter stands for: itself, or what its pattern matches.
 func expand(sys *os.Root, p parameter) ([]string, error) {
 	name := p.path()
-	if !strings.ContainsAny(name, "*?[") {
+	if !p.pattern() {
 		return []string{name}, nil
 	}
 	files, err := fs.Glob(sys.FS(), name)

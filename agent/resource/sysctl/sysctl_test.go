@@ -46,14 +46,14 @@ func TestConverge(t *testing.T) {
 	})
 	want := map[string]string{
 		"vm.swappiness": "1", "net.ipv4.tcp_rmem": "4096 131072 6291456", "kernel.x": "0x10", "net.ipv4.conf.*.rp_filter": "1",
-		"net.ipv4.conf.eth0/5.rp_filter": "1",
+		"net.ipv4.conf.eth0/5.rp_filter": "0",
 	}
 	list := New(state(false, want), h)
 	if len(list) != 1 {
 		t.Fatalf("%d resources", len(list))
 	}
 	d, err := list[0].Check(t.Context())
-	if err != nil || !strings.Contains(d.Text, "vm/swappiness:\n-60\n+1") || !strings.Contains(d.Text, "eth0.5/rp_filter:\n-2\n+1") || strings.Contains(d.Text, "tcp_rmem:") || strings.Contains(d.Text, "kernel/x:") {
+	if err != nil || !strings.Contains(d.Text, "vm/swappiness:\n-60\n+1") || !strings.Contains(d.Text, "eth0.5/rp_filter:\n-2\n+0") || strings.Contains(d.Text, "tcp_rmem:") || strings.Contains(d.Text, "kernel/x:") {
 		t.Errorf("before: %q, %v", d.Text, err)
 	}
 	if err := list[0].Apply(t.Context()); err != nil {
@@ -71,13 +71,16 @@ func TestConverge(t *testing.T) {
 	if d, err := list[0].Check(t.Context()); err != nil || d.Text != "vm/swappiness:\n-99\n+1" {
 		t.Errorf("drift: %q, %v", d.Text, err)
 	}
-	// No longer listed: the file goes.
+	// No longer listed: the file goes, and the values are as before, where nobody else changed them.
 	r := New(state(false, nil), h)[0]
 	if err := r.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if d, err := r.Check(t.Context()); err != nil || !d.Empty() {
 		t.Errorf("without any: %q, %v", d.Text, err)
+	}
+	if now, eth := read(t, h, "proc/sys/vm/swappiness"), read(t, h, "proc/sys/net/ipv4/conf/eth0.5/rp_filter"); now != "99\n" || eth != "2" {
+		t.Errorf("left: swappiness %q, rp_filter %q", now, eth)
 	}
 	if len(c.Lines()) > 0 {
 		t.Errorf("ran %q", c.Lines())

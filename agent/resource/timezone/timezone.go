@@ -55,7 +55,11 @@ func (r *timezone) Triggers() []converge.Trigger {
 
 // Check implements converge.Resource.
 func (r *timezone) Check(context.Context) (converge.Diff, error) {
-	text, err := conffile.CheckLink(r.host, linkPath, zoneDir+r.zone, nil)
+	// timedatectl(1) makes the same link relative to its place.
+	text, err := conffile.CheckLink(r.host, linkPath, ".."+zoneDir+r.zone, nil)
+	if err == nil && text != "" {
+		text, err = conffile.CheckLink(r.host, linkPath, zoneDir+r.zone, nil)
+	}
 	if err != nil || r.name == nil {
 		return converge.Diff{Text: text}, err
 	}

@@ -44,6 +44,12 @@ func TestConverge(t *testing.T) {
 			if target, err := os.Readlink(on("etc/localtime")); err != nil || target != "/usr/share/zoneinfo/Europe/Berlin" {
 				t.Errorf("link to %q, %v", target, err)
 			}
+			if err := errors.Join(os.Remove(on("etc/localtime")), os.Symlink("../usr/share/zoneinfo/Europe/Berlin", on("etc/localtime"))); err != nil {
+				t.Fatal(err)
+			}
+			if d, err := r.Check(t.Context()); err != nil || !d.Empty() {
+				t.Errorf("as timedatectl makes it: %q, %v", d.Text, err)
+			}
 			b, err := os.ReadFile(on("etc/timezone"))
 			if has := err == nil && string(b) == "Europe/Berlin\n"; has != (distribution != "fedora") {
 				t.Errorf("/etc/timezone: %q, %v", b, err)

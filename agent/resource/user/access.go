@@ -1,19 +1,15 @@
 package user
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 
-	"github.com/provisionr/provisionr/agent/converge"
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/accounts"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
-	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
 	"github.com/provisionr/provisionr/internal/errs"
 )
 
@@ -47,18 +43,13 @@ func (a *account) checkKeys(u accounts.User) (string, error) {
 	if err != nil || f.Absent || d != "" {
 		return d, err
 	}
-	dir, base, err := conffile.Parent(a.host, u.Home+"/.ssh", false)
-	if err != nil {
-		return "", err
-	}
-	defer dir.Close()
-	info, err := dir.Lstat(base)
+	st, err := conffile.Stat(a.host, u.Home+"/.ssh")
 	if err != nil {
 		return "", err
 	}
 	// sshd refuses keys in a directory that others may write to (StrictModes in sshd_config(5)).
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != u.UID || info.Mode().Perm() != 0o700) {
-		return fmt.Sprintf("%s/.ssh: mode %#o of user %d, wanted 0700 of %d", u.Home, info.Mode().Perm(), st.Uid, u.UID), nil
+	if perm := st.Mode & 0o777; int(st.Uid) != u.UID || perm != 0o700 {
+		return fmt.Sprintf("%s/.ssh: mode %#o of user %d, wanted 0700 of %d", u.Home, perm, st.Uid, u.UID), nil
 	}
 	return "", nil
 }
@@ -100,45 +91,4 @@ func (a *account) writeKeys(u accounts.User) error {
 		return fmt.Errorf("cannot protect %s/.ssh: %w", u.Home, err)
 	}
 	return host.WriteFile(ssh, "authorized_keys", f.Content, host.Attributes{Mode: f.Mode, Owner: f.Owner})
-}
-
-// strays removes rights to sudo that we gave to accounts that are no longer listed.
-type strays struct {
-	host   *host.Host
-	listed map[string]bool
-}
-
-// Name implements converge.Resource.
-func (s *strays) Name() string { return "user/strays" }
-
-func (s *strays) find() ([]string, error) {
-	names, err := conffile.List(s.host, sudoersDir, sudoersPrefix+"*")
-	if err != nil {
-		return nil, err
-	}
-	var stray []string
-	for _, n := range names {
-		if !s.listed[n] {
-			stray = append(stray, sudoersDir+"/"+n)
-		}
-	}
-	return stray, nil
-}
-
-// Check implements converge.Resource.
-func (s *strays) Check(context.Context) (converge.Diff, error) {
-	stray, err := s.find()
-	if err != nil || len(stray) == 0 {
-		return converge.Diff{}, err
-	}
-	return converge.Diff{Text: textdiff.Bound("rights to sudo of accounts that are not listed: " + strings.Join(stray, ", "))}, nil
-}
-
-// Apply implements converge.Resource.
-func (s *strays) Apply(context.Context) error {
-	stray, err := s.find()
-	for _, path := range stray {
-		err = errors.Join(err, conffile.Apply(s.host, &conffile.File{Path: path, Absent: true}))
-	}
-	return err
 }

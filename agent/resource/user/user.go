@@ -14,6 +14,7 @@ import (
 	"github.com/provisionr/provisionr/agent/resource/internal/accounts"
 	"github.com/provisionr/provisionr/agent/resource/internal/command"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
+	"github.com/provisionr/provisionr/agent/resource/internal/strays"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
 	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
@@ -27,11 +28,12 @@ const (
 	accountTimeout = 30 * time.Second
 )
 
-// New returns one resource for each account, and one that takes away rights to sudo that are no longer listed.
+// New returns one resource for each account, and what takes away rights to sudo and memberships that are no longer listed.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	var list []converge.Resource
 	db := accounts.NewReader(h)
 	listed := make(map[string]bool)
+	given := newMemberships(h, db, s.Pool.GetUsers())
 	after := []string{"package"}
 	for _, g := range s.Pool.GetGroups() {
 		if !g.Absent {
@@ -40,16 +42,24 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	}
 	for _, u := range s.Pool.GetUsers() {
 		file, err := sudoers(u)
-		list = append(list, &account{host: h, accounts: db, want: u, sudoers: file, broken: err, after: after})
+		a := &account{host: h, accounts: db, want: u, given: given, sudoers: file, broken: err, after: slices.Clone(after)}
+		for _, f := range s.Pool.GetFilesystems() {
+			// A home directory, with the keys in it, that was made before the mount would be hidden by it.
+			if strings.HasPrefix(a.home()+"/", f.Path+"/") {
+				a.after = append(a.after, "filesystem/"+f.Path)
+			}
+		}
+		list = append(list, a)
 		listed[sudoersPrefix+u.Name] = true
 	}
-	return append(list, &strays{host: h, listed: listed})
+	return append(list, strays.New(h, "user/strays", "rights to sudo of accounts", listed, strays.Place{Dir: sudoersDir, Pattern: sudoersPrefix + "*"}), given)
 }
 
 type account struct {
 	host     *host.Host
 	accounts *accounts.Reader
 	want     *agentv1.User
+	given    *memberships
 	sudoers  conffile.File
 	// broken is why the right to sudo cannot be given.
 	broken error
@@ -164,7 +174,12 @@ func (a *account) Apply(ctx context.Context) error {
 		if err := conffile.Apply(a.host, &a.sudoers); err != nil || !exists {
 			return err
 		}
-		return a.remove(ctx, u)
+		return a.remove(ctx, db, u)
+	}
+	if a.want.Shell != "" && u.Shell != a.want.Shell && !conffile.Exists(a.host, a.want.Shell) {
+		// Nobody logs in with a shell that does not exist.
+		return errs.New(errs.NotFound, "cannot give account %s the shell %s: there is no such program", a.want.Name, a.want.Shell).
+			WithHint("list the package that brings it under packages")
 	}
 	if err := a.makeGroups(ctx, db); err != nil {
 		return err
@@ -224,6 +239,9 @@ func (a *account) add(ctx context.Context, db *accounts.DB) error {
 	}
 	args := []string{home, "--shell", shell}
 	if len(a.want.Groups) > 0 {
+		if err := a.given.give(a.want.Name, a.want.Groups); err != nil {
+			return err
+		}
 		args = append(args, "--groups", strings.Join(a.want.Groups, ","))
 	}
 	// A group of the account's name that exists already becomes its first group.
@@ -263,6 +281,9 @@ func (a *account) modify(ctx context.Context, db *accounts.DB, u accounts.User) 
 		args = append(args, "--gid", a.want.Group)
 	}
 	if missing := a.missingGroups(db, u); len(missing) > 0 {
+		if err := a.given.give(a.want.Name, missing); err != nil {
+			return err
+		}
 		args = append(args, "--append", "--groups", strings.Join(missing, ","))
 	}
 	if len(args) == 0 {
@@ -274,12 +295,17 @@ func (a *account) modify(ctx context.Context, db *accounts.DB, u accounts.User) 
 	return nil
 }
 
-func (a *account) remove(ctx context.Context, u accounts.User) error {
+func (a *account) remove(ctx context.Context, db *accounts.DB, u accounts.User) error {
 	if u.UID == 0 {
 		return errs.New(errs.Invalid, "cannot remove account %s: its number is 0", u.Name).WithHint("take it out of users")
 	}
-	// Force: sessions that are open must not keep the account.
-	if err := a.run(ctx, "userdel", "--force", u.Name); err != nil {
+	// Force: sessions that are open must not keep the account. But it also removes a group of the account's name that is the
+	// first one of another account (userdel(8)).
+	args := []string{"--force", u.Name}
+	if g, ok := db.Group(u.Name); ok && db.FirstOf(g.GID, u.Name) != "" {
+		args = args[1:]
+	}
+	if err := a.run(ctx, "userdel", args...); err != nil {
 		return fmt.Errorf("cannot remove account %s: %w", u.Name, err)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package user_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/host/hosttest"
 	"github.com/provisionr/provisionr/agent/resource/user"
+	"github.com/provisionr/provisionr/internal/errs"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
@@ -73,10 +73,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) write(name, content string) {
 	m.Helper()
-	on := filepath.Join(m.host.Root, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(on), 0o755), os.WriteFile(on, []byte(content), 0o644)); err != nil {
-		m.Fatal(err)
-	}
+	hosttest.Write(m, m.host, name, content)
 }
 
 func (m *machine) read(name string) string {
@@ -141,7 +138,12 @@ func TestNewAdmin(t *testing.T) {
 
 func TestChange(t *testing.T) {
 	m := newMachine(t)
-	diff := m.settle(m.resources(&agentv1.User{Name: "bob", Shell: "/bin/zsh", Groups: []string{"sudo"}})[0])
+	bob := m.resources(&agentv1.User{Name: "bob", Shell: "/bin/zsh", Groups: []string{"sudo"}})[0]
+	if err := bob.Apply(t.Context()); !errs.Is(err, errs.NotFound) || len(m.commands.Lines()) > 0 {
+		t.Errorf("a shell that does not exist: %v", err)
+	}
+	m.write("bin/zsh", "")
+	diff := m.settle(bob)
 	if diff != "shell is /bin/sh, wanted /bin/zsh\nnot in groups sudo" {
 		t.Errorf("diff %q", diff)
 	}
@@ -170,8 +172,58 @@ func TestStrays(t *testing.T) {
 	m.write("etc/sudoers.d/provisionr-old", "x")
 	m.write("etc/sudoers.d/90-cloud-init-users", "x")
 	list := m.resources(&agentv1.User{Name: "ada"})
-	m.settle(list[len(list)-1])
+	m.settle(list[len(list)-2])
 	m.read("etc/sudoers.d/90-cloud-init-users")
+}
+
+func TestMembershipsThatLeft(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/group", "sudo:x:27:\nadm:x:4:bob\nbob:x:1001:\n")
+	m.commands.On("gpasswd", func(hosttest.Call) (host.Result, error) {
+		m.write("etc/group", strings.ReplaceAll(m.read("etc/group"), "sudo:x:27:bob", "sudo:x:27:"))
+		return host.Result{}, nil
+	})
+	m.settle(m.resources(&agentv1.User{Name: "bob", Groups: []string{"sudo", "adm"}})[0])
+	m.commands.Reset()
+	for _, users := range [][]*agentv1.User{{{Name: "bob"}}, nil} {
+		// Put into adm by somebody else, into sudo by us.
+		m.write("etc/group", "sudo:x:27:bob\nadm:x:4:bob\nbob:x:1001:\n")
+		m.write("var/lib/provisionr-agent/memberships.json", `{"bob":["sudo"]}`)
+		list := m.resources(users...)
+		if got := m.settle(list[len(list)-1]); got != "account bob is in groups that are not listed: sudo" {
+			t.Errorf("diff %q", got)
+		}
+	}
+	if got := strings.Join(m.commands.Lines(), "; "); got != "gpasswd --delete bob sudo; gpasswd --delete bob sudo" {
+		t.Errorf("ran %q", got)
+	}
+	list := m.resources(&agentv1.User{Name: "bob", Groups: []string{"sudo"}})
+	m.write("etc/group", "sudo:x:27:bob\nadm:x:4:bob\n")
+	if d, err := list[len(list)-1].Check(t.Context()); err != nil || !d.Empty() {
+		t.Errorf("listed again: %q, %v", d.Text, err)
+	}
+}
+
+func TestAGroupThatIsAnothersStays(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/passwd", m.read("etc/passwd")+"eve:x:1002:1001::/home/eve:/bin/sh\n")
+	m.settle(m.resources(&agentv1.User{Name: "bob", Absent: true})[0])
+	if got := m.commands.Lines(); len(got) != 1 || got[0] != "userdel bob" {
+		t.Errorf("ran %q", got)
+	}
+}
+
+func TestHomeComesAfterItsFileSystem(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	r := user.New(&desired.State{Pool: &agentv1.PoolComponent{
+		Users:       []*agentv1.User{{Name: "ada"}, {Name: "db", Home: "/data"}},
+		Filesystems: []*agentv1.Filesystem{{Path: "/home"}, {Path: "/data"}},
+	}}, &h)
+	for i, want := range []string{"filesystem//home", "filesystem//data"} {
+		if after := r[i].(converge.Ordered).After(); !slices.Contains(after, want) || len(after) != 2 {
+			t.Errorf("%s after %v", r[i].Name(), after)
+		}
+	}
 }
 
 func TestSudoersThatVisudoRefuses(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -263,5 +264,31 @@ func TestPeerThereAndBack(t *testing.T) {
 		if !reflect.DeepEqual(d.peers, want) {
 			t.Errorf("got %+v, want %+v", d.peers, want)
 		}
+	}
+}
+
+func TestAnInterfaceIsRemovedAlsoWithoutItsKey(t *testing.T) {
+	h, _, _ := hosttest.New(t)
+	s := &desired.State{Machine: &agentv1.MachineComponent{}, Pool: &agentv1.PoolComponent{}}
+	if list := New(s, &h); len(list) > 0 {
+		t.Errorf("never in one: %d resources", len(list))
+	}
+	if err := (&tunnel{host: &h}).markInstalled(); err != nil {
+		t.Fatal(err)
+	}
+	if list := New(s, &h); len(list) != 1 {
+		t.Errorf("%d resources", len(list))
+	}
+}
+
+func TestTheCheckDoesNotFetchTheProgram(t *testing.T) {
+	h, _, u := hosttest.New(t)
+	u.Set(unit, host.Unit{Load: "loaded", Active: "active"})
+	s := state()
+	s.Machine.Programs = map[string][]byte{program + "/" + runtime.GOARCH: make([]byte, 32)}
+	// There is no store of programs at all.
+	tn := &tunnel{host: &h, path: programPath(s)}
+	if d, err := tn.checkUnit(t.Context()); err != nil || !strings.Contains(d, "ExecStart=/usr/local/lib/provisionr/wireguard-000000000000 %i") {
+		t.Errorf("%q, %v", d, err)
 	}
 }

@@ -2,8 +2,12 @@ package vpn
 
 import (
 	"context"
+	"crypto/sha256"
+	"runtime"
 	"strings"
 
+	"github.com/provisionr/provisionr/agent/desired"
+	store "github.com/provisionr/provisionr/agent/programs"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
 	"github.com/provisionr/provisionr/internal/errs"
 )
@@ -47,8 +51,16 @@ func (t *tunnel) markInstalled() error {
 	return conffile.Apply(t.host, &conffile.File{Path: installedPath, Mode: 0o600})
 }
 
-// checkUnit compares the program's unit with what is desired. Which program it is, is not looked at while no server can be
-// asked: one that runs is good.
+// programPath is where the program of the desired state's hash belongs; "" where no server has one.
+func programPath(s *desired.State) string {
+	sha := s.Machine.GetPrograms()[program+"/"+runtime.GOARCH]
+	if len(sha) != sha256.Size {
+		return ""
+	}
+	return store.Path(program, sha)
+}
+
+// checkUnit compares the program's unit with what is desired. It neither reads nor fetches the program: Apply does.
 func (t *tunnel) checkUnit(ctx context.Context) (string, error) {
 	u, err := t.host.Units.Unit(ctx, unit)
 	if err != nil {
@@ -57,17 +69,10 @@ func (t *tunnel) checkUnit(ctx context.Context) (string, error) {
 	if u.Active != "active" {
 		return unit + " is " + u.Active + ", wanted active", nil
 	}
-	if t.programs == nil {
+	if t.path == "" {
 		return "", nil
 	}
-	path, err := t.programs.Program(ctx, program)
-	if errs.KindOf(err) == errs.Unavailable {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return conffile.Check(t.host, unitFile(path), &conffile.Seen{})
+	return conffile.Check(t.host, unitFile(t.path), &conffile.Seen{})
 }
 
 // keepProgram starts the program anew where its unit is not as desired.

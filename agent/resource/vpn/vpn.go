@@ -21,7 +21,7 @@ const Link = "pvn0"
 // its VPN has what removes both; one that never was in one has none.
 func New(s *desired.State, h *host.Host) []converge.Resource {
 	if s.Machine.GetVpn() == nil {
-		if !conffile.Exists(h, keyPath) {
+		if !conffile.Exists(h, keyPath) && !conffile.Exists(h, installedPath) {
 			return nil
 		}
 		return []converge.Resource{&left{tunnel: tunnel{host: h}}}
@@ -34,7 +34,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	case err == nil && !c.address.IsValid():
 		return []converge.Resource{k, &left{tunnel: tunnel{host: h}, keepKey: true}}
 	}
-	return []converge.Resource{k, &tunnel{host: h, programs: s.Programs, config: c, broken: err}}
+	return []converge.Resource{k, &tunnel{host: h, programs: s.Programs, path: programPath(s), config: c, broken: err}}
 }
 
 // keyPair is the machine's key.
@@ -70,7 +70,9 @@ func (k *keyPair) Triggers() []converge.Trigger {
 type tunnel struct {
 	host     *host.Host
 	programs desired.Programs
-	config   config
+	// path is where the wanted program is, or will be; empty where no server has one.
+	path   string
+	config config
 	// broken is why there is no config.
 	broken error
 }

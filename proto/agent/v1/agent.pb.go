@@ -2423,7 +2423,8 @@ func (x *VpnMember) GetRoutes() []string {
 }
 
 // VpnComponent is named vpn: what all machines of a pool know of the others in their WireGuard network. A machine leaves out
-// itself.
+// itself. Beyond the mesh limit relays know all nodes, and the others one relay, with the range of the Vpn among its routes,
+// and through it those with routes of their own.
 type VpnComponent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*VpnNode             `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
@@ -4369,7 +4370,9 @@ type Member struct {
 	// MachineId of the holder.
 	MachineId string `protobuf:"bytes,5,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
 	// Ready members are answered under the pool's aliases. Not sent within members/POOL/CHUNK: see ComponentRef.
-	Ready         bool `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready bool `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	// VpnAddress of a machine that VpnComponent leaves out: see there.
+	VpnAddress    string `protobuf:"bytes,7,opt,name=vpn_address,json=vpnAddress,proto3" json:"vpn_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4444,6 +4447,13 @@ func (x *Member) GetReady() bool {
 		return x.Ready
 	}
 	return false
+}
+
+func (x *Member) GetVpnAddress() string {
+	if x != nil {
+		return x.VpnAddress
+	}
+	return ""
 }
 
 // Report is what changed since the last report. The agent keeps it until ReportAck.
@@ -5566,7 +5576,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\t_override\"M\n" +
 	"\vMemberChunk\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12*\n" +
-	"\amembers\x18\x02 \x03(\v2\x10.agent.v1.MemberR\amembers\"\x95\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x10.agent.v1.MemberR\amembers\"\xb6\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04fqdn\x18\x02 \x01(\tR\x04fqdn\x12\x14\n" +
@@ -5574,7 +5584,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x05 \x01(\tR\tmachineId\x12\x14\n" +
-	"\x05ready\x18\x06 \x01(\bR\x05ready\"\xd1\x02\n" +
+	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1f\n" +
+	"\vvpn_address\x18\a \x01(\tR\n" +
+	"vpnAddress\"\xd1\x02\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12!\n" +
 	"\fdesired_hash\x18\x02 \x01(\fR\vdesiredHash\x12'\n" +

@@ -98,8 +98,8 @@ type VpnSpec struct {
 	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	// Port is the UDP port that members listen on. Default: 51820.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// MeshLimit is the largest number of machines in which each is a peer of every other; beyond it all traffic between
-	// machines of different pools goes through relays. Default: 64.
+	// MeshLimit is the largest number of machines in which each is a peer of every other; beyond it all traffic of machines and
+	// peers that are no relays goes through relays. Without a relay there is no limit. Default: 64.
 	MeshLimit uint32 `protobuf:"varint,3,opt,name=mesh_limit,json=meshLimit,proto3" json:"mesh_limit,omitempty"`
 	// Routes are ranges that peers reach through the gateways.
 	Routes []string `protobuf:"bytes,4,rep,name=routes,proto3" json:"routes,omitempty"`

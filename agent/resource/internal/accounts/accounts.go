@@ -5,6 +5,7 @@ package accounts
 import (
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,16 @@ func (r *Reader) Load() (*DB, error) {
 // stat looks at both files; a missing one has the zero value.
 func (r *Reader) stat() ([2]syscall.Stat_t, error) {
 	var stats [2]syscall.Stat_t
+	// Only a sign of change is looked for here, in a directory that is root's: the files themselves are read with care.
+	plain := true
+	for i, name := range []string{"/etc/passwd", "/etc/group"} {
+		err := syscall.Lstat(filepath.Join(r.host.Root, name), &stats[i])
+		plain = plain && (err == nil && stats[i].Mode&syscall.S_IFMT == syscall.S_IFREG || err == syscall.ENOENT)
+	}
+	if plain {
+		return stats, nil
+	}
+	stats = [2]syscall.Stat_t{}
 	dir, _, err := conffile.Parent(r.host, "/etc/passwd", false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return stats, nil

@@ -139,6 +139,10 @@ func elements(name string) []string {
 // Read returns the content of the file at a path, of at most max bytes. A symbolic link in its own place is followed only
 // below the file's directory.
 func Read(h *host.Host, name string, max int64) ([]byte, error) {
+	b, err := h.ReadPlain(name, max+1)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
 	dir, base, err := Parent(h, name, false)
 	if err != nil {
 		return nil, err

@@ -43,23 +43,20 @@ func closeDir(dir *os.Root) {
 // CheckDir returns how a directory differs from what f wants of one, or "". Of f, Path, Mode (zero means 0755) and Owner
 // count. What is in the place of the directory is never taken away: it is an error.
 func CheckDir(h *host.Host, f *File) (string, error) {
-	dir, _, info, err := lookup(h, f.Path)
-	defer closeDir(dir)
+	st, err := Stat(h, f.Path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return f.Path + ": directory is missing", nil
 	case err != nil:
 		return "", err
-	case info == nil:
-		return f.Path + ": directory is missing", nil
-	case !info.IsDir():
+	case st.Mode&syscall.S_IFMT != syscall.S_IFDIR:
 		return "", errs.New(errs.Conflict, "cannot make directory %s: there is something else", f.Path)
 	}
 	var diffs []string
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		if own := f.owner(); int(st.Uid) != own.UID || int(st.Gid) != own.GID {
-			diffs = append(diffs, fmt.Sprintf("%s: owner %d:%d, wanted %d:%d", f.Path, st.Uid, st.Gid, own.UID, own.GID))
-		}
+	if own := f.owner(); int(st.Uid) != own.UID || int(st.Gid) != own.GID {
+		diffs = append(diffs, fmt.Sprintf("%s: owner %d:%d, wanted %d:%d", f.Path, st.Uid, st.Gid, own.UID, own.GID))
 	}
-	if got, want := info.Mode()&^fs.ModeType, f.dirMode(); got != want {
+	if got, want := Mode(st.Mode), f.dirMode(); got != want {
 		diffs = append(diffs, fmt.Sprintf("%s: mode %#o, wanted %#o", f.Path, unixMode(got), unixMode(want)))
 	}
 	return textdiff.Join(diffs...), nil

@@ -65,20 +65,25 @@ func secret(mode fs.FileMode) bool { return mode&0o004 == 0 }
 
 // Check returns what is different, or "". It changes nothing on the machine.
 func Check(h *host.Host, f *File, seen *Seen) (string, error) {
-	dir, base, err := Parent(h, f.Path, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return missing(f), nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer dir.Close()
-	info, err := dir.Lstat(base)
+	st, err := h.StatPlain(f.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return missing(f), nil
+	case err == nil && !f.Absent && st.Mode&syscall.S_IFMT == syscall.S_IFREG:
+		return compare(&st, f, seen, func() ([]byte, error) { return Read(h, f.Path, maxRead) })
+	}
+	return checkByWalk(h, f, seen)
+}
+
+// checkByWalk is Check where links lead to the file, or something else is in its place.
+func checkByWalk(h *host.Host, f *File, seen *Seen) (string, error) {
+	dir, base, info, err := lookup(h, f.Path)
+	defer closeDir(dir)
+	switch {
 	case err != nil:
-		return "", fmt.Errorf("cannot look at %s: %w", f.Path, err)
+		return "", err
+	case info == nil:
+		return missing(f), nil
 	case f.Absent && info.IsDir():
 		return "", fmt.Errorf("cannot remove %s: it is a directory", f.Path)
 	case f.Absent:
@@ -88,7 +93,11 @@ func Check(h *host.Host, f *File, seen *Seen) (string, error) {
 	case !info.Mode().IsRegular():
 		return f.Path + ": not a regular file", nil
 	}
-	return compare(dir, base, info, f, seen)
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", fmt.Errorf("cannot look at %s: no inode", f.Path)
+	}
+	return compare(st, f, seen, func() ([]byte, error) { return read(dir, base, f.Path, maxRead) })
 }
 
 func missing(f *File) string {
@@ -106,11 +115,7 @@ func (f *File) contents(now []byte, mode fs.FileMode) string {
 	return textdiff.Contents(f.Path, now, f.Content, !f.Public && (f.secret() || secret(mode)))
 }
 
-func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (string, error) {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", fmt.Errorf("cannot look at %s: no inode", f.Path)
-	}
+func compare(st *syscall.Stat_t, f *File, seen *Seen, read func() ([]byte, error)) (string, error) {
 	own := f.owner()
 	rightOwner := int(st.Uid) == own.UID && int(st.Gid) == own.GID
 	// The owner as desired may have changed, where it is a name: an account may come back with another number.
@@ -121,17 +126,20 @@ func compare(dir *os.Root, base string, info fs.FileInfo, f *File, seen *Seen) (
 	if !rightOwner {
 		diffs = append(diffs, fmt.Sprintf("%s: owner %d:%d, wanted %d:%d", f.Path, st.Uid, st.Gid, own.UID, own.GID))
 	}
-	if got := info.Mode() &^ fs.ModeType; got != f.mode() {
+	got := Mode(st.Mode)
+	if got != f.mode() {
 		diffs = append(diffs, fmt.Sprintf("%s: mode %#o, wanted %#o", f.Path, unixMode(got), unixMode(f.mode())))
 	}
-	content, err := read(dir, base, f.Path, maxRead)
+	content, err := read()
 	if err != nil {
 		return "", err
 	}
-	diffs = append(diffs, f.contents(content, info.Mode()))
+	if !bytes.Equal(content, f.Content) {
+		diffs = append(diffs, f.contents(content, got))
+	}
 	diff := textdiff.Join(diffs...)
 	// A write within the clock's last tick would leave the same times: such a file is compared again next time.
-	if diff == "" && time.Since(info.ModTime()) > time.Second {
+	if diff == "" && time.Since(time.Unix(st.Mtim.Unix())) > time.Second {
 		*seen = Seen{*st, time.Now()}
 	}
 	return diff, nil
@@ -142,12 +150,18 @@ func same(a, b *syscall.Stat_t) bool {
 		a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid
 }
 
+// special are the bits of a mode beyond those of its permissions, as chmod(1) has them.
+var special = [...]struct {
+	flag uint32
+	bit  fs.FileMode
+}{{0o4000, fs.ModeSetuid}, {0o2000, fs.ModeSetgid}, {0o1000, fs.ModeSticky}}
+
 // unixMode returns a mode as chmod(1) has it.
 func unixMode(m fs.FileMode) uint32 {
 	u := uint32(m.Perm())
-	for bit, flag := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if m&bit != 0 {
-			u |= flag
+	for _, s := range special {
+		if m&s.bit != 0 {
+			u |= s.flag
 		}
 	}
 	return u
@@ -156,9 +170,9 @@ func unixMode(m fs.FileMode) uint32 {
 // Mode returns the bits of chmod(1) as an fs.FileMode.
 func Mode(unix uint32) fs.FileMode {
 	m := fs.FileMode(unix & 0o777)
-	for bit, flag := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if unix&flag != 0 {
-			m |= bit
+	for _, s := range special {
+		if unix&s.flag != 0 {
+			m |= s.bit
 		}
 	}
 	return m

@@ -2,8 +2,12 @@ package conffile
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"slices"
+	"syscall"
 
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/textdiff"
@@ -82,6 +86,10 @@ func (s *Set) interrupted() bool { return Exists(s.host, s.pending) }
 
 // Exists reports whether there is something at a path, be it a dangling link.
 func Exists(h *host.Host, name string) bool {
+	_, err := h.StatPlain(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err == nil
+	}
 	dir, base, err := Parent(h, name, false)
 	if err != nil {
 		return false
@@ -93,15 +101,10 @@ func Exists(h *host.Host, name string) bool {
 
 // List returns the names of the files in a directory that match a pattern of path.Match, in order. A missing directory has none.
 func List(h *host.Host, dir, pattern string) ([]string, error) {
-	root, err := openDir(h, dir, false)
+	entries, err := readDir(h, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +114,55 @@ func List(h *host.Host, dir, pattern string) ([]string, error) {
 			names = append(names, e.Name())
 		}
 	}
+	slices.Sort(names)
 	return names, nil
+}
+
+// readDir returns what is in a directory, in any order.
+func readDir(h *host.Host, dir string) ([]fs.DirEntry, error) {
+	fd, err := h.OpenPlain(dir, syscall.O_RDONLY|syscall.O_DIRECTORY)
+	if err == nil {
+		d := os.NewFile(uintptr(fd), dir)
+		defer d.Close()
+		return d.ReadDir(-1)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	root, err := openDir(h, dir, false)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return fs.ReadDir(root.FS(), ".")
+}
+
+// Stat looks at what is at a path, be it a link.
+func Stat(h *host.Host, name string) (syscall.Stat_t, error) {
+	st, err := h.StatPlain(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return st, err
+	}
+	dir, _, info, err := lookup(h, name)
+	defer closeDir(dir)
+	if err != nil {
+		return st, err
+	}
+	if info == nil {
+		return st, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return *s, nil
+	}
+	return st, fmt.Errorf("cannot look at %s: no inode", name)
 }
 
 // IsLink reports whether there is a symbolic link at a path.
 func IsLink(h *host.Host, name string) bool {
+	st, err := h.StatPlain(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err == nil && st.Mode&syscall.S_IFMT == syscall.S_IFLNK
+	}
 	dir, base, err := Parent(h, name, false)
 	if err != nil {
 		return false

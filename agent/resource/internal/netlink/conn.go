@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxDatagram is more than the kernel puts into one datagram of a listing (NLMSG_GOODSIZE, at most 32 KiB).
+const maxDatagram = 64 << 10
+
 // maxTries bounds how often a listing that a change interrupted is taken again.
 const maxTries = 5
 
@@ -21,6 +24,7 @@ var errInterrupted = errors.New("changed while it was listed")
 type Conn struct {
 	fd       int
 	sequence uint32
+	buffer   []byte
 }
 
 // Dial opens a socket of a protocol, as unix.NETLINK_ROUTE. The caller closes it.
@@ -80,45 +84,58 @@ func (c *Conn) exchange(kind, flags uint16, body []byte) ([]Message, error) {
 	if err := unix.Sendto(c.fd, append(m, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}
+	if c.buffer == nil {
+		c.buffer = make([]byte, maxDatagram)
+	}
 	var list []Message
-	buffer := make([]byte, 64<<10)
 	for {
-		n, _, err := unix.Recvfrom(c.fd, buffer, 0)
+		n, _, err := unix.Recvfrom(c.fd, c.buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range messages {
-			if r.Header.Seq != c.sequence {
+		datagram := slices.Clone(c.buffer[:n])
+		for len(datagram) >= unix.SizeofNlMsghdr {
+			size := int(binary.NativeEndian.Uint32(datagram))
+			if size < unix.SizeofNlMsghdr || size > len(datagram) {
+				return nil, unix.EINVAL
+			}
+			m := message{datagram[:size]}
+			datagram = datagram[min((size+3)&^3, len(datagram)):]
+			if m.sequence() != c.sequence {
 				continue
 			}
-			done, err := end(r)
+			done, err := m.end()
 			if done || err != nil {
 				return list, err
 			}
-			list = append(list, Message{Type: r.Header.Type, Body: slices.Clone(r.Data)})
+			list = append(list, Message{Type: m.kind(), Body: m.body()})
 		}
 	}
 }
 
+// message is one with its header (struct nlmsghdr).
+type message struct{ bytes []byte }
+
+func (m message) kind() uint16     { return binary.NativeEndian.Uint16(m.bytes[4:]) }
+func (m message) flags() uint16    { return binary.NativeEndian.Uint16(m.bytes[6:]) }
+func (m message) sequence() uint32 { return binary.NativeEndian.Uint32(m.bytes[8:]) }
+func (m message) body() []byte     { return m.bytes[unix.SizeofNlMsghdr:] }
+
 // end reports whether a message is the end of an answer, or an error.
-func end(r syscall.NetlinkMessage) (done bool, err error) {
-	if r.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+func (m message) end() (done bool, err error) {
+	if m.flags()&unix.NLM_F_DUMP_INTR != 0 {
 		return true, errInterrupted
 	}
-	if r.Header.Type != unix.NLMSG_ERROR && r.Header.Type != unix.NLMSG_DONE {
+	if m.kind() != unix.NLMSG_ERROR && m.kind() != unix.NLMSG_DONE {
 		return false, nil
 	}
-	if len(r.Data) < 4 {
+	if len(m.body()) < 4 {
 		return true, nil
 	}
-	switch code := int32(binary.NativeEndian.Uint32(r.Data)); {
+	switch code := int32(binary.NativeEndian.Uint32(m.body())); {
 	case code == 0:
 		return true, nil
 	case -code == int32(unix.EINTR), -code == int32(unix.EAGAIN):

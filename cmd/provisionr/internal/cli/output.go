@@ -130,3 +130,22 @@ func (v view) manifest(w io.Writer) error {
 }
 
 func dec[T uint32 | uint64 | int](n T) string { return strconv.FormatUint(uint64(n), 10) }
+
+// message writes an answer in the chosen format: as json, as yaml, or as text does it.
+func (f *output) message(out io.Writer, m proto.Message, text func()) error {
+	var encoded []byte
+	var err error
+	switch f.format {
+	case "json":
+		encoded, err = spec.MarshalJSON(m)
+	case "yaml":
+		encoded, err = spec.Marshal(m)
+	default:
+		text()
+		return nil
+	}
+	if err == nil {
+		_, err = out.Write(encoded)
+	}
+	return err
+}

@@ -12,7 +12,6 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 
 	"github.com/provisionr/provisionr/internal/errs"
-	"github.com/provisionr/provisionr/internal/spec"
 )
 
 type planFlags struct {
@@ -65,21 +64,8 @@ func runPlan(ctx context.Context, c *client, s Streams, f planFlags, objects []*
 	if err != nil {
 		return err
 	}
-	switch f.output.format {
-	case "json":
-		text, err := spec.MarshalJSON(response)
-		if err != nil {
-			return err
-		}
-		s.Out.Write(text)
-	case "yaml":
-		text, err := spec.Marshal(response)
-		if err != nil {
-			return err
-		}
-		s.Out.Write(text)
-	default:
-		writeChanges(s.Out, response.Changes)
+	if err := f.output.message(s.Out, response, func() { writeChanges(s.Out, response.Changes) }); err != nil {
+		return err
 	}
 	if n := refused(response.Changes); n > 0 {
 		return notToBe(n)

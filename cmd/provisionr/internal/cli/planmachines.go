@@ -11,7 +11,6 @@ import (
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 
 	"github.com/provisionr/provisionr/internal/errs"
-	"github.com/provisionr/provisionr/internal/spec"
 )
 
 // runPlanMachines has machines compare themselves with what they should be, or would be with the objects.
@@ -22,21 +21,8 @@ func runPlanMachines(ctx context.Context, c *client, s Streams, f planFlags, obj
 	if err != nil {
 		return err
 	}
-	switch f.output.format {
-	case "json":
-		text, err := spec.MarshalJSON(response)
-		if err != nil {
-			return err
-		}
-		s.Out.Write(text)
-	case "yaml":
-		text, err := spec.Marshal(response)
-		if err != nil {
-			return err
-		}
-		s.Out.Write(text)
-	default:
-		writeMachinePlans(s.Out, response.Machines)
+	if err := f.output.message(s.Out, response, func() { writeMachinePlans(s.Out, response.Machines) }); err != nil {
+		return err
 	}
 	changing, silent, unchecked := countPlans(response.Machines)
 	switch {
