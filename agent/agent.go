@@ -115,6 +115,8 @@ type Agent struct {
 	lastRun atomic.Pointer[converge.Run]
 	// linked is signalled when a session began.
 	linked chan struct{}
+	// ending is closed when the agent is to end.
+	ending chan struct{}
 	// canary and confirming are the listeners on the machine's address.
 	canary, confirming *listener
 	// taking is held while a desired state is taken.
@@ -129,7 +131,7 @@ func New(c Config) (*Agent, error) {
 	if c.Parts.Commands == nil {
 		c.Parts.Commands = noCommands{}
 	}
-	a := &Agent{config: c, linked: make(chan struct{}, 1), outbox: link.NewOutbox()}
+	a := &Agent{config: c, ending: make(chan struct{}), linked: make(chan struct{}, 1), outbox: link.NewOutbox()}
 	boot, err := bootID(*c.Host)
 	if err != nil {
 		return nil, err
@@ -232,6 +234,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.config.Logger.Info("converging from the cache", "generation", s.PoolGeneration)
 		a.take(s)
 	}
+	defer context.AfterFunc(ctx, func() { close(a.ending) })()
 	loop, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var loops sync.WaitGroup

@@ -71,8 +71,17 @@ func (a *Agent) ask(ctx context.Context, ask *agentv1.Ask) (*agentv1.Answer, fun
 		case <-ctx.Done(): // said or not: the session ended
 		case <-timer.C:
 		}
-		// It outlives the session, which may end by it.
-		if err := next(context.WithoutCancel(ctx)); err != nil {
+		// It outlives the session, which may end by it, but not the agent, whose end it may be.
+		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		go func() {
+			select {
+			case <-a.ending:
+				cancel()
+			case <-life.Done():
+			}
+		}()
+		if err := next(life); err != nil {
 			a.config.Logger.Error("cannot do what a server asked for", "error", err)
 		}
 	}

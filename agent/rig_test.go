@@ -11,6 +11,7 @@ import (
 type recorder struct {
 	host.Units
 	started, restarted chan string
+	restarts           int
 }
 
 func (r *recorder) Start(_ context.Context, name string) error {
@@ -18,9 +19,14 @@ func (r *recorder) Start(_ context.Context, name string) error {
 	return nil
 }
 
-func (r *recorder) Restart(_ context.Context, name string) error {
+// Restart ends, the first time, as that of the agent's own unit does: with the agent.
+func (r *recorder) Restart(ctx context.Context, name string) error {
 	r.restarted <- name
-	return nil
+	if r.restarts++; r.restarts > 1 {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // timers never fire.

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -108,8 +107,9 @@ func (d *dev) powerCut(t *testing.T, manifest string) {
 	})
 	resume(t, dir)
 	d.eventually("the transaction is ended", 10*time.Minute, func() error {
-		out, err := d.try("exec", "vm-1", "--", "sh", "-c", "dpkg --audit; dpkg -l mc | tail -1; dpkg --verify")
-		if err != nil || !strings.HasPrefix(strings.TrimSpace(out), "ii  mc") || bytes.Count([]byte(out), []byte("\n")) != 1 {
+		out, err := d.try("exec", "vm-1", "--", "sh", "-c", "dpkg --audit; dpkg-query -W -f '${db:Status-Abbrev}\\n' mc; dpkg --verify mc mc-data | grep -v missing")
+		// The image leaves documentation out: what is there must be whole.
+		if strings.TrimSpace(out) != "ii" {
 			return fmt.Errorf("%q: %w", out, err)
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -46,6 +47,9 @@ type units struct {
 
 	mu    sync.Mutex
 	names map[dbus.ObjectPath]string
+	// told is what was last said of each unit's watched properties. A unit that nothing keeps loaded, as one that does not
+	// exist, is loaded anew for each question about it, and systemd tells all of it each time.
+	told  map[dbus.ObjectPath]map[string]string
 	rules []string
 	bus   bus
 	// broken holds why the rules could not be changed.
@@ -53,7 +57,7 @@ type units struct {
 }
 
 func newUnits(connect func(context.Context) (bus, error)) *units {
-	return &units{connect: connect, broken: make(chan error, 1)}
+	return &units{connect: connect, broken: make(chan error, 1), told: make(map[dbus.ObjectPath]map[string]string)}
 }
 
 func (u *units) set(names []string) {
@@ -63,6 +67,7 @@ func (u *units) set(names []string) {
 	for _, name := range names {
 		u.names[dbus.ObjectPath(unitsPath+systemd.PathBusEscape(name))] = name
 	}
+	maps.DeleteFunc(u.told, func(path dbus.ObjectPath, _ map[string]string) bool { return u.names[path] == "" })
 	if u.bus == nil {
 		return
 	}
@@ -119,7 +124,7 @@ func (u *units) run(ctx context.Context, t teller) error {
 		return fmt.Errorf("cannot watch units: %w", err)
 	}
 	u.mu.Lock()
-	u.bus, u.rules = b, nil
+	u.bus, u.rules, u.told = b, nil, make(map[dbus.ObjectPath]map[string]string)
 	err = u.apply()
 	u.mu.Unlock()
 	defer func() {
@@ -160,27 +165,37 @@ func (u *units) about(s *dbus.Signal) []string {
 		}
 		return all
 	case properties + ".PropertiesChanged":
-		if name, ok := u.names[s.Path]; ok && concerns(s.Body) {
+		if name, ok := u.names[s.Path]; ok && u.concerns(s) {
 			return []string{name}
 		}
 	}
 	return nil
 }
 
-// concerns reports whether a watched property of a unit changed: the body is the interface, values by name, and names whose
-// values are not told (D-Bus specification, org.freedesktop.DBus.Properties).
-func concerns(body []any) bool {
-	if len(body) < 3 || body[0] != unitKind {
+// concerns reports whether a watched property of a unit is another than was told before: the body is the interface, values by
+// name, and names whose values are not told (D-Bus specification, org.freedesktop.DBus.Properties). The caller holds the lock.
+func (u *units) concerns(s *dbus.Signal) bool {
+	if len(s.Body) < 3 || s.Body[0] != unitKind {
 		return false
 	}
-	values, _ := body[1].(map[string]dbus.Variant)
-	names, _ := body[2].([]string)
+	values, _ := s.Body[1].(map[string]dbus.Variant)
+	names, _ := s.Body[2].([]string)
+	before := u.told[s.Path]
+	if before == nil {
+		before = make(map[string]string, len(watchedProperties))
+		u.told[s.Path] = before
+	}
+	news := false
 	for _, name := range watchedProperties {
-		if _, ok := values[name]; ok || slices.Contains(names, name) {
-			return true
+		if slices.Contains(names, name) {
+			delete(before, name)
+			news = true
+		} else if value, ok := values[name]; ok && before[name] != value.String() {
+			before[name] = value.String()
+			news = true
 		}
 	}
-	return false
+	return news
 }
 
 // systemBus is the real bus.

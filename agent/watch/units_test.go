@@ -57,6 +57,9 @@ func TestUnits(t *testing.T) {
 	e.not(t, "a-b@c.service", "nginx.service")
 	b.signals <- changed(odd, "SubState")
 	e.wait(t, "a-b@c.service")
+	b.signals <- changed(odd, "SubState") // the same again, as of a unit that is loaded only to be asked about
+	b.signals <- changed(nginx, "SubState")
+	e.not(t, "a-b@c.service", "nginx.service")
 	b.signals <- &dbus.Signal{Name: "org.freedesktop.systemd1.Manager.UnitFilesChanged"}
 	e.wait(t, "nginx.service")
 	u.set([]string{"ssh.service"})
