@@ -63,7 +63,11 @@ test-race: ## Run the concurrent packages under the race detector
 
 .PHONY: test-machine
 test-machine: build ## Run the tests that boot real machines (root)
-	go test -count=1 -tags machine -timeout 30m -p 1 ./agent/resource/pkg ./server/provider/local ./server/provider/qemu/... ./e2e
+	go test -count=1 -tags machine -timeout 60m -p 1 ./agent/resource/pkg ./server/provider/local ./server/provider/qemu/... ./e2e
+
+.PHONY: test-power
+test-power: build ## Take the power from a virtual machine while packages are installed (root, long)
+	go test -count=1 -tags machine,power -timeout 40m -run TestPowerCut ./e2e
 
 .PHONY: test-openstack
 test-openstack: prerequisites ## Test the openstack provider on a real control plane, in namespaces (root)
@@ -72,8 +76,8 @@ test-openstack: prerequisites ## Test the openstack provider on a real control p
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that generated files are current
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
-	go vet -tags machine,openstack ./...
-	$(TOOL) staticcheck -tags machine,openstack ./...
+	go vet -tags machine,openstack,power ./...
+	$(TOOL) staticcheck -tags machine,openstack,power ./...
 	@tools/generated-is-current
 
 .PHONY: vulncheck

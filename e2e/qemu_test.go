@@ -82,7 +82,6 @@ func TestQemu(t *testing.T) {
 
 	d.hostGlobals(t)
 	d.reboots(t)
-	d.powerCut(t, d.manifest(vms+"  packages: [{name: mc}]\n"))
 
 	d.pv("delete", "pool", "vm", "--yes", "--wait")
 	if left, err := filepath.Glob(filepath.Join(d.data(), "s1", "qemu", "vms", "machines", "*")); err != nil || len(left) != 0 {
