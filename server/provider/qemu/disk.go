@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -20,17 +21,26 @@ func uuid(id string) string {
 
 // makeDisks makes the overlay on the base image and the further disks, sizes in bytes.
 func makeDisks(ctx context.Context, dir string, base image.Image, size int64, further []int64) error {
-	_, err := image.Run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-b", base.Path, "-F", base.Format,
-		filepath.Join(dir, rootDisk), fmt.Sprint(max(size, base.Size)))
-	if err != nil {
+	if err := create(ctx, filepath.Join(dir, rootDisk), max(size, base.Size), "-b", base.Path, "-F", base.Format); err != nil {
 		return err
 	}
 	for n, size := range further {
-		if _, err := image.Run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", filepath.Join(dir, dataDisk(n)), fmt.Sprint(size)); err != nil {
+		if err := create(ctx, filepath.Join(dir, dataDisk(n)), size); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// create makes an image, under a name of its own at first: a server that was killed may have left a qemu-img that holds the
+// image it was making.
+func create(ctx context.Context, file string, size int64, options ...string) error {
+	temp := file + "." + rand.Text()
+	args := append([]string{"create", "-q", "-f", "qcow2"}, options...)
+	if _, err := image.Run(ctx, "qemu-img", append(args, temp, fmt.Sprint(size))...); err != nil {
+		return err
+	}
+	return os.Rename(temp, file)
 }
 
 // makeSeed makes the disc that cloud-init's NoCloud data source looks for: an ISO 9660 volume labelled CIDATA.
