@@ -57,6 +57,16 @@ func (d *dev) powerCut(t *testing.T, manifest string) {
 		}
 		return nil
 	})
+	// It is not the provider's: the test ends it.
+	t.Cleanup(func() {
+		text, err := os.ReadFile(filepath.Join(dir, "qemu.pid"))
+		if err != nil {
+			return // its folder is gone with it
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
 	resume(t, dir)
 	d.eventually("the transaction is ended", 10*time.Minute, func() error {
 		out, err := d.try("exec", "vm-1", "--", "sh", "-c", "dpkg --audit; dpkg-query -W -f '${db:Status-Abbrev}\\n' mc; dpkg --verify mc mc-data | grep -v missing")
