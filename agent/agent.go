@@ -234,9 +234,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.config.Logger.Info("converging from the cache", "generation", s.PoolGeneration)
 		a.take(s)
 	}
-	defer context.AfterFunc(ctx, func() { close(a.ending) })()
 	loop, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	context.AfterFunc(loop, func() { close(a.ending) })
 	var loops sync.WaitGroup
 	for _, run := range []func(context.Context) error{a.link.Run, a.runner.Run, a.proofs.run, a.watch, a.follow, a.serveNames, a.listen(a.canary), a.listen(a.confirming)} {
 		loops.Go(func() {

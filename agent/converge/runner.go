@@ -298,7 +298,7 @@ func (r *Runner) Run(ctx context.Context) error {
 func (r *Runner) began(p *plan, i int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.schedule.began(i, time.Now())
+	p.schedule.began(i)
 }
 
 // conclude marks drift, and tells what is new in a run beside the ones before it.

@@ -33,8 +33,8 @@ type schedule struct {
 type place struct {
 	// touched is when the newest event came that no check has seen; due is when to look.
 	touched, due time.Time
-	// checked is when the last check began.
-	checked time.Time
+	// heard is when the newest event came at all.
+	heard time.Time
 	// retry is when a failed resource is tried again, wait how long that was since it failed.
 	retry time.Time
 	wait  time.Duration
@@ -50,7 +50,7 @@ type place struct {
 func (s *schedule) touch(i int, now time.Time) {
 	p := &s.places[i]
 	if p.touched.IsZero() {
-		if now.Sub(p.checked) > calm {
+		if now.Sub(p.heard) > calm {
 			p.storm = 0
 		}
 		p.due = now.Add(settleTime)
@@ -58,7 +58,7 @@ func (s *schedule) touch(i int, now time.Time) {
 			p.due = now.Add(stormPace)
 		}
 	}
-	p.touched = now
+	p.touched, p.heard = now, now
 }
 
 // lost notes that events may have been missed: all that is right is due soon. What failed keeps its pace, and so does a source
@@ -118,8 +118,7 @@ func (s *schedule) pick(now time.Time) []bool {
 }
 
 // began notes that a check begins, which sees whatever was touched before.
-func (s *schedule) began(i int, now time.Time) {
-	s.places[i].checked = now
+func (s *schedule) began(i int) {
 	s.places[i].touched = time.Time{}
 }
 

@@ -91,6 +91,8 @@ func TestStormOfEvents(t *testing.T) {
 			t.Errorf("%d repairs in the storm", a.times())
 		}
 		time.Sleep(10 * time.Second)
+		g.Wake() // a check is no event
+		synctest.Wait()
 		a.spoil()
 		g.Touch(a.trigger())
 		time.Sleep(150 * time.Millisecond)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/provisionr/provisionr/agent/desired"
+	"github.com/provisionr/provisionr/agent/host"
 )
 
 // sysctl reads the kernel's own parameters below /proc/sys.
@@ -244,19 +245,10 @@ func (p *Prover) uuids() map[string]string {
 	return ids
 }
 
-// mountUnit reports whether a mount unit (systemd.mount(5)) has the place by the UUID.
+// mountUnit reports whether the place's mount unit (systemd.mount(5)) has it by the UUID.
 func (p *Prover) mountUnit(place, id string) bool {
-	root, err := p.host.Open()
-	if err != nil {
-		return false
-	}
-	defer root.Close()
-	units, err := fs.Glob(root.FS(), "etc/systemd/system/*.mount")
-	return err == nil && slices.ContainsFunc(units, func(name string) bool {
-		unit, err := root.ReadFile(name)
-		lines := strings.Split(string(unit), "\n")
-		return err == nil && slices.Contains(lines, "What=/dev/disk/by-uuid/"+id) && slices.Contains(lines, "Where="+strings.ReplaceAll(place, "%", "%%"))
-	})
+	unit, err := p.host.ReadFile("/etc/systemd/system/" + host.UnitForPath(place, "mount"))
+	return err == nil && slices.Contains(strings.Split(string(unit), "\n"), "What=/dev/disk/by-uuid/"+id)
 }
 
 // byUUID reports whether fstab(5) has the place by the UUID.

@@ -34,7 +34,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 			list = append(list, sharedkernel.Refused("filesystem/"+want.Path, "file system "+want.Path))
 			continue
 		}
-		f := &filesystem{host: h, want: want, records: made, kind: want.Type, label: label(want), unit: systemdunit.ForPath(want.Path, "mount")}
+		f := &filesystem{host: h, want: want, records: made, kind: want.Type, label: label(want), unit: host.UnitForPath(want.Path, "mount")}
 		mounts.wanted[f.unit] = true
 		if f.kind == "" {
 			f.kind = defaultType

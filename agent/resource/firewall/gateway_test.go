@@ -19,7 +19,7 @@ import (
 
 // TestGateway has a member of a VPN reach a host behind a gateway that knows nothing of the VPN, and nothing else behind it.
 func TestGateway(t *testing.T) {
-	if !inNamespace(t, "TestGateway") {
+	if !hosttest.InNamespace(t) {
 		return
 	}
 	client, behind := namespace(t), namespace(t)

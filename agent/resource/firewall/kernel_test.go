@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -17,7 +16,7 @@ import (
 
 // TestKernel loads rules into a real kernel, in a network namespace of its own.
 func TestKernel(t *testing.T) {
-	if !inNamespace(t, "TestKernel") {
+	if !hosttest.InNamespace(t) {
 		return
 	}
 	h := host.Host{Root: t.TempDir(), Commands: nft{}, Units: &hosttest.Units{}}
@@ -72,25 +71,6 @@ func TestKernel(t *testing.T) {
 	if now, err := look(); now != nil || err != nil {
 		t.Errorf("the table stayed: %v, %v", now, err)
 	}
-}
-
-// inNamespace runs a test anew in a network namespace of its own, and reports whether this is that run.
-func inNamespace(t *testing.T, name string) bool {
-	t.Helper()
-	if os.Getenv("PROVISIONR_TEST_NAMESPACE") != "" {
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "PROVISIONR_TEST_NAMESPACE=1", "PATH=/usr/sbin:/sbin:"+os.Getenv("PATH"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("in its namespace: %v\n%s", err, out)
-	}
-	return false
 }
 
 // nft runs the real nft.

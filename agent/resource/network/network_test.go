@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/provisionr/provisionr/agent/converge"
@@ -51,17 +50,7 @@ func sh(t *testing.T, script string) string {
 
 // TestKernel changes a real interface, in a network namespace of its own.
 func TestKernel(t *testing.T) {
-	if os.Getenv("PROVISIONR_TEST_NAMESPACE") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKernel$", "-test.v")
-		cmd.Env = append(os.Environ(), "PROVISIONR_TEST_NAMESPACE=1", "PATH=/usr/sbin:/sbin:"+os.Getenv("PATH"))
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("in its namespace: %v\n%s", err, out)
-		}
+	if !hosttest.InNamespace(t) {
 		return
 	}
 	sh(t, "ip link set lo up; ip link add eth0 type veth peer name far; ip link set eth0 addrgenmode none; ip link set far addrgenmode none; ip address add 10.0.0.1/24 dev eth0; ip link set eth0 up; ip link set far up; ip route add default via 10.0.0.254")

@@ -52,7 +52,7 @@ func New(s *desired.State, h *host.Host) []converge.Resource {
 	if path == "" {
 		path = defaultPath
 	}
-	unit, after := systemdunit.ForPath(path, "swap"), []string{"package"}
+	unit, after := host.UnitForPath(path, "swap"), []string{"package"}
 	for _, f := range s.Pool.GetFilesystems() {
 		if strings.HasPrefix(path, f.Path+"/") {
 			after = append(after, "filesystem/"+f.Path)

@@ -22,16 +22,24 @@ func (p *Provider) Terminate(ctx context.Context, machineID, _ string) error {
 	if machineID == "" {
 		return provider.Errorf(provider.Invalid, "openstack: no machine is named")
 	}
-	unlock, err := p.launches.lock(ctx, machineID)
-	if err != nil {
-		return fail(err, "waiting for a launch of the machine")
-	}
-	defer unlock()
-	s, err := p.open(ctx)
+	s, unlock, err := p.alone(ctx, machineID)
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	return p.remove(ctx, s, machineID, false)
+}
+
+// alone opens the cloud for a change of a machine, once no launch of it is under way.
+func (p *Provider) alone(ctx context.Context, machineID string) (s *session, unlock func(), err error) {
+	if unlock, err = p.launches.lock(ctx, machineID); err != nil {
+		return nil, nil, fail(err, "waiting for a launch of the machine")
+	}
+	if s, err = p.open(ctx); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return s, unlock, nil
 }
 
 // remove deletes all there is of a machine, and waits for it where asked to. It goes on after an error as far as the order
@@ -123,15 +131,11 @@ func (p *Provider) gone(ctx context.Context, s *session, all []servers.Server) e
 
 // Prune deletes the machine's other servers, and the claims that lost.
 func (p *Provider) Prune(ctx context.Context, machineID, keep string) error {
-	unlock, err := p.launches.lock(ctx, machineID)
-	if err != nil {
-		return fail(err, "waiting for a launch of the machine")
-	}
-	defer unlock()
-	s, err := p.open(ctx)
+	s, unlock, err := p.alone(ctx, machineID)
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	there, err := p.find(ctx, s, machineID)
 	if err != nil {
 		return err

@@ -1,13 +1,12 @@
-// Package systemdunit names the units that systemd has for paths.
-package systemdunit
+package host
 
 import (
 	"fmt"
 	"strings"
 )
 
-// ForPath returns the unit of a path, as data-x.mount for /data/x with the ending mount (systemd-escape(1) with --path).
-func ForPath(path, ending string) string {
+// UnitForPath returns the unit of a path, as data-x.mount for /data/x with the ending mount (systemd-escape(1) with --path).
+func UnitForPath(path, ending string) string {
 	trimmed := strings.Join(strings.FieldsFunc(path, func(r rune) bool { return r == '/' }), "/")
 	if trimmed == "" {
 		return "-." + ending
