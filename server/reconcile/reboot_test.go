@@ -177,10 +177,18 @@ func TestRebootThatDoesNotHappen(t *testing.T) {
 		w.Keep(ctx, nil)
 		w.Pool("web", 2, func(s *provisionrv1.PoolSpec) { s.OsPolicy = &provisionrv1.OsPolicy{Reboot: "coordinated"} })
 		w.Until("two machines are ready", w.Ready("web", 2))
+		ignored := func(slot string) bool { return slot == "web-1" }
 		w.SetReboots(reconciletest.Reboots{
-			Required: func(string, int) string { return "a new kernel" },
-			Ignored:  func(slot string) bool { return slot == "web-1" },
+			Required: func(slot string, _ int) string {
+				if slot == "web-1" {
+					return "a new kernel"
+				}
+				return ""
+			},
+			Ignored: ignored,
 		})
+		w.Until("it is asked", func(*state.Snapshot) bool { return w.events("RebootBegun") == 1 })
+		w.SetReboots(reconciletest.Reboots{Required: func(string, int) string { return "a new kernel" }, Ignored: ignored})
 		w.Until("it is given up", func(s *state.Snapshot) bool {
 			return s.MachineNamed("web-1").GetStatus().GetPhase() == provisionrv1.Phase_PHASE_DEGRADED
 		})
