@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/miekg/dns"
-
 	"github.com/provisionr/provisionr/agent/desired"
 )
 
@@ -69,14 +67,14 @@ func (p *Prover) privateAddress(ctx context.Context, s *desired.State) verdict {
 
 func addressType(a netip.Addr) uint16 {
 	if a.Is6() {
-		return dns.TypeAAAA
+		return typeAAAA
 	}
-	return dns.TypeA
+	return typeA
 }
 
 // onePointer proves that each DNS server by itself has exactly one name for the address.
 func (p *Prover) onePointer(ctx context.Context, s *desired.State) verdict {
-	arpa, err := dns.ReverseAddr(s.Machine.GetAddress())
+	arpa, err := reverseName(s.Machine.GetAddress())
 	if err != nil {
 		return unprovable("exactly one PTR", "no address is known yet", "wait until the machine has an address")
 	}
@@ -86,7 +84,7 @@ func (p *Prover) onePointer(ctx context.Context, s *desired.State) verdict {
 	for _, server := range servers[:min(len(servers), maxServers+1)] {
 		// A server that is away has no second PTR; that all are is said by dns.reverse.
 		src := source{servers: []string{server}, mayBeSilent: server != p.stub}
-		if problem := p.askOne(ctx, src, arpa, dns.TypePTR, strings.ToLower(s.Machine.GetFqdn())); problem != "" {
+		if problem := p.askOne(ctx, src, arpa, typePTR, strings.ToLower(s.Machine.GetFqdn())); problem != "" {
 			wrong = append(wrong, server+": "+problem)
 		}
 	}
@@ -112,7 +110,7 @@ func (p *Prover) agreement(ctx context.Context, s *desired.State) verdict {
 // a third party could tell.
 func (p *Prover) disagree(ctx context.Context, fqdn, text string) string {
 	address, err := netip.ParseAddr(text)
-	arpa, err2 := dns.ReverseAddr(text)
+	arpa, err2 := reverseName(text)
 	if err != nil || err2 != nil || fqdn == "" {
 		return "" // it has no address yet
 	}
@@ -127,7 +125,7 @@ func (p *Prover) disagree(ctx context.Context, fqdn, text string) string {
 	if got := joinAddrs(seen); got != strings.Join(direct, ", ") {
 		return fmt.Sprintf("%s: programs get %s, DNS says %s", fqdn, got, cmp.Or(strings.Join(direct, ", "), "nothing"))
 	}
-	direct, err = p.exchange(ctx, p.stub, arpa, dns.TypePTR)
+	direct, err = p.exchange(ctx, p.stub, arpa, typePTR)
 	if err != nil {
 		return text + ": DNS has no answer"
 	}

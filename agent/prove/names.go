@@ -3,68 +3,18 @@ package prove
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/provisionr/provisionr/agent/desired"
 	agentv1 "github.com/provisionr/provisionr/proto/agent/v1"
 )
 
-const (
-	// exchangeTimeout bounds one question to one server, and a lost packet is asked again once.
-	exchangeTimeout = 600 * time.Millisecond
-	exchangeTries   = 2
-	// maxServers bounds how many of the cluster's servers, and of those in resolv.conf, are asked.
-	maxServers = 3
-)
-
-// errSilent says that a server does not answer: nothing is known then.
-var errSilent = errors.New("no answer")
-
-// exchange asks one server one question and returns the sorted data of the answers of that kind. Only errors that wrap
-// errSilent are no answer.
-func exchange(ctx context.Context, server, name string, kind uint16) ([]string, error) {
-	q := new(dns.Msg)
-	q.SetQuestion(dns.Fqdn(name), kind)
-	var r *dns.Msg
-	var err error
-	for range exchangeTries {
-		c := &dns.Client{Timeout: exchangeTimeout}
-		if r, _, err = c.ExchangeContext(ctx, q, server); err == nil && r.Truncated {
-			c.Net = "tcp"
-			r, _, err = c.ExchangeContext(ctx, q, server)
-		}
-		if err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSilent, err)
-	}
-	if r.Rcode != dns.RcodeSuccess {
-		return nil, errors.New(dns.RcodeToString[r.Rcode])
-	}
-	var data []string
-	for _, rr := range r.Answer {
-		switch rr := rr.(type) {
-		case *dns.A:
-			data = append(data, rr.A.String())
-		case *dns.AAAA:
-			data = append(data, rr.AAAA.String())
-		case *dns.PTR:
-			data = append(data, strings.ToLower(strings.TrimSuffix(rr.Ptr, ".")))
-		}
-	}
-	slices.Sort(data)
-	return data, nil
-}
+// maxServers bounds how many of the cluster's servers, and of those in resolv.conf, are asked.
+const maxServers = 3
 
 // source is a place to ask for names.
 type source struct {
@@ -88,17 +38,18 @@ func (p *Prover) sources(s *desired.State) []source {
 	return list
 }
 
-// resolvConf returns the first server that programs ask: glibc asks others only when it is silent.
+// resolvConf returns the first server that programs ask: glibc asks others only when it is silent (resolv.conf(5)).
 func (p *Prover) resolvConf() []string {
 	content, err := p.host.ReadFile("/etc/resolv.conf")
 	if err != nil {
 		return nil
 	}
-	c, err := dns.ClientConfigFromReader(strings.NewReader(string(content)))
-	if err != nil || len(c.Servers) == 0 {
-		return nil
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "nameserver" {
+			return []string{net.JoinHostPort(fields[1], "53")}
+		}
 	}
-	return []string{net.JoinHostPort(c.Servers[0], "53")}
+	return nil
 }
 
 // forward proves that a name has one address, wherever it is asked.
@@ -122,11 +73,11 @@ func (p *Prover) forward(ctx context.Context, s *desired.State, fqdn, address st
 
 // reverse proves that an address has exactly one name.
 func (p *Prover) reverse(ctx context.Context, s *desired.State, fqdn, address string) verdict {
-	arpa, err := dns.ReverseAddr(address)
+	arpa, err := reverseName(address)
 	if err != nil || fqdn == "" {
 		return unprovable("an address", "none is known yet", "wait until the machine has an address")
 	}
-	problems := p.askAll(ctx, s, arpa, dns.TypePTR, strings.ToLower(fqdn))
+	problems := p.askAll(ctx, s, arpa, typePTR, strings.ToLower(fqdn))
 	if problem := p.programsReverse(ctx, address, fqdn); problem != "" {
 		problems = append(problems, "programs: "+problem)
 	}
@@ -187,7 +138,7 @@ func (p *Prover) askOne(ctx context.Context, src source, name string, kind uint1
 	for i, server := range src.servers {
 		wg.Go(func() {
 			data, err := p.exchange(ctx, server, name, kind)
-			if src.alsoShort && kind == dns.TypePTR {
+			if src.alsoShort && kind == typePTR {
 				data = withoutShort(data, want)
 			}
 			switch {
