@@ -174,7 +174,7 @@ func (a *Agent) wire(boot string) (err error) {
 			return c.Parts.Confirm(ctx, address, machineID, func() { a.confirming.began(address) })
 		}
 	}
-	runner := converge.Config{Done: a.ran, Now: a.reporter.now, Logger: c.Logger}
+	runner := converge.Config{Done: a.ran, Now: a.reporter.now, Ahead: c.Host.Units.Ahead, Logger: c.Logger}
 	if c.Parts.Timers != nil {
 		if runner.Confirm, err = a.confirmer(boot); err != nil {
 			return err

@@ -134,7 +134,7 @@ func reach(ctx context.Context, address string, port uint32) *agentv1.Reach {
 
 func (a *Agent) check(ctx context.Context, s *desired.State) (run *converge.Run, err error) {
 	defer contain(&err)
-	return converge.Check(ctx, a.config.Parts.Resources(s, a.config.Host))
+	return converge.Check(ctx, a.config.Parts.Resources(s, a.config.Host), a.config.Host.Units.Ahead)
 }
 
 // preview checks the machine against another desired state.

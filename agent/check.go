@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -22,10 +20,6 @@ import (
 // Check compares the machine once with its cached desired state, changes nothing, and writes what differs and what it cost.
 // It reports whether all is as desired. An agent may be running beside it.
 func Check(ctx context.Context, h *host.Host, out io.Writer) (bool, error) {
-	// A process that is about to end gains nothing from collecting garbage, the limit on memory holds all the same, and one
-	// thing after the other has no use for a second thread.
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	before, err := cpuTime()
 	if err != nil {
 		return false, err
@@ -34,7 +28,7 @@ func Check(ctx context.Context, h *host.Host, out io.Writer) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	run, err := converge.Check(ctx, Resources(state, h))
+	run, err := converge.Check(ctx, Resources(state, h), h.Units.Ahead)
 	if err != nil {
 		return false, err
 	}
@@ -81,7 +75,7 @@ func Repeat(ctx context.Context, h *host.Host, times int, out io.Writer) error {
 	}
 	warm := Resources(state, h)
 	measure := func(what string, resources func() []converge.Resource) error {
-		if _, err := converge.Check(ctx, resources()); err != nil { // connections and caches of the process
+		if _, err := converge.Check(ctx, resources(), h.Units.Ahead); err != nil { // connections and caches of the process
 			return err
 		}
 		before, err := cpuTime()
@@ -89,7 +83,7 @@ func Repeat(ctx context.Context, h *host.Host, times int, out io.Writer) error {
 			return err
 		}
 		for range times {
-			if _, err := converge.Check(ctx, resources()); err != nil {
+			if _, err := converge.Check(ctx, resources(), h.Units.Ahead); err != nil {
 				return err
 			}
 		}

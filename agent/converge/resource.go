@@ -19,6 +19,15 @@ type Ordered interface {
 	After() []string
 }
 
+// Looking is implemented by resources whose Check looks at units of systemd. Those of all that a run checks are asked for at
+// once, before its first check.
+type Looking interface {
+	Units() []string
+}
+
+// Ahead asks for units that are looked at in a moment, and forgets those of the call before, as host.Units has it.
+type Ahead func(units ...string)
+
 // Triggered is implemented by resources whose drift the kernel or systemd can tell: the runner checks a resource anew within
 // a moment of each event. What no event tells is found by the full check.
 type Triggered interface {

@@ -78,6 +78,8 @@ type worker struct {
 	now   func(resource string)
 	// confirm applies what is guarded.
 	confirm Confirmer
+	// ahead asks for the units that checks look at. Nil has each ask for itself.
+	ahead Ahead
 	// began is told when the last check of a resource begins: what happened before that, the check has seen.
 	began func(i int)
 }
@@ -98,6 +100,10 @@ func (w *worker) run(ctx context.Context, p *plan, picked []bool) (*Run, []bool)
 	run := &Run{Started: time.Now(), Outcomes: make([]Outcome, 0, len(p.resources))}
 	s := &pass{plan: p, picked: picked, moved: make([]bool, len(p.resources)), looked: make([]bool, len(p.resources))}
 	failed := make([]bool, len(p.resources))
+	if w.ahead != nil {
+		w.ahead(s.units()...)
+		defer w.ahead()
+	}
 	for i, r := range p.resources {
 		last := p.last[i]
 		if ctx.Err() != nil {
@@ -126,6 +132,17 @@ func (w *worker) run(ctx context.Context, p *plan, picked []bool) (*Run, []bool)
 	}
 	run.Ended = time.Now()
 	return run, s.looked
+}
+
+// units are those that the picked resources look at, in their order.
+func (s *pass) units() []string {
+	var all []string
+	for i, r := range s.resources {
+		if looking, ok := r.(Looking); ok && (s.picked == nil || s.picked[i]) {
+			all = append(all, looking.Units()...)
+		}
+	}
+	return all
 }
 
 // due reports whether a resource is looked at: it was picked, or one before it is not what it was.
@@ -167,6 +184,9 @@ func (w *worker) settle(ctx context.Context, i int, r Resource, o *Outcome) {
 	}
 	if !w.apply {
 		return
+	}
+	if w.ahead != nil {
+		w.ahead() // what was asked before a change says nothing after it
 	}
 	w.now(o.Resource)
 	apply := r.Apply

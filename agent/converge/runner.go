@@ -32,6 +32,8 @@ type Config struct {
 	Now func(resource string)
 	// Confirm applies guarded resources. Default: as all others.
 	Confirm Confirmer
+	// Ahead asks for the units that a run looks at. Default: each check asks for itself.
+	Ahead Ahead
 	// Logger of changes and failures. Required.
 	Logger *slog.Logger
 }
@@ -114,6 +116,7 @@ func (r *Runner) Set(desired Plan) error {
 	if err != nil {
 		return err
 	}
+	p.listen()
 	p.schedule.first, p.schedule.last = r.config.FirstRetry, r.config.LastRetry
 	r.mu.Lock()
 	r.plan = p
@@ -132,17 +135,24 @@ func newPlan(d Plan) (*plan, error) {
 		return nil, err
 	}
 	n := len(ordered)
-	p := &plan{epoch: d.Epoch, audit: d.Audit, resources: ordered, graph: g, triggers: make(map[Trigger][]int),
+	p := &plan{epoch: d.Epoch, audit: d.Audit, resources: ordered, graph: g,
 		schedule: schedule{places: make([]place, n)}, history: history{last: make([]Outcome, n), right: make([]bool, n), failed: make([]string, n)}}
-	for i, resource := range ordered {
+	for i := range ordered {
 		p.last[i].Resource = g.names[i]
+	}
+	return p, nil
+}
+
+// listen finds out what events the resources want to hear of.
+func (p *plan) listen() {
+	p.triggers = make(map[Trigger][]int)
+	for i, resource := range p.resources {
 		if triggered, ok := resource.(Triggered); ok {
 			for _, t := range triggered.Triggers() {
 				p.triggers[t] = append(p.triggers[t], i)
 			}
 		}
 	}
-	return p, nil
 }
 
 // Triggers returns what the resources want to hear of, each once.
@@ -277,7 +287,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if p, picked, waiters := r.begin(time.Now()); p != nil {
-			w := &worker{apply: !p.audit, audit: p.audit, now: r.config.Now, confirm: r.config.Confirm, began: func(i int) { r.began(p, i) }}
+			w := &worker{apply: !p.audit, audit: p.audit, now: r.config.Now, confirm: r.config.Confirm, ahead: r.config.Ahead, began: func(i int) { r.began(p, i) }}
 			run, looked := w.run(ctx, p, picked)
 			if ctx.Err() != nil {
 				return nil // cut short: its errors say nothing about the machine
@@ -347,12 +357,12 @@ func (r *Runner) conclude(p *plan, run *Run, looked []bool) Report {
 	return report
 }
 
-// Check orders the resources and checks each one without changing anything.
-func Check(ctx context.Context, resources []Resource) (*Run, error) {
+// Check orders the resources and checks each one without changing anything. Ahead may be nil.
+func Check(ctx context.Context, resources []Resource, ahead Ahead) (*Run, error) {
 	p, err := newPlan(Plan{Resources: resources})
 	if err != nil {
 		return nil, err
 	}
-	run, _ := new(worker).run(ctx, p, nil)
+	run, _ := (&worker{ahead: ahead}).run(ctx, p, nil)
 	return run, ctx.Err()
 }

@@ -266,7 +266,7 @@ func TestBadResources(t *testing.T) {
 
 func TestCheckChangesNothing(t *testing.T) {
 	a, b := &thing{node: node{"a/1", nil}, wrong: true, checkErr: errors.New("gone")}, &thing{node: node{"b/1", []string{"a"}}, wrong: true}
-	run, err := converge.Check(t.Context(), []converge.Resource{b, a})
+	run, err := converge.Check(t.Context(), []converge.Resource{b, a}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

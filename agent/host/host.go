@@ -51,6 +51,9 @@ type Result struct {
 type Units interface {
 	// Unit returns the state of a unit; a unit that does not exist has Load "not-found".
 	Unit(ctx context.Context, name string) (Unit, error)
+	// Ahead asks for units that are looked at in a moment, without waiting, instead of those that it was called with before.
+	// Each answer serves one call of Unit, for a second at most, and none after a change by way of these Units.
+	Ahead(names ...string)
 	Start(ctx context.Context, name string) error
 	Stop(ctx context.Context, name string) error
 	Restart(ctx context.Context, name string) error

@@ -18,7 +18,8 @@ const jobTimeout = 3 * time.Minute
 // Systemd is the real service manager, over the system bus or, where there is none, systemd's private socket.
 // The connection is made when it is first needed and made again when it broke. Safe for several goroutines.
 type Systemd struct {
-	host Host
+	host  Host
+	ahead ahead
 
 	mu   sync.Mutex
 	conn *dbus.Conn
@@ -38,7 +39,9 @@ func (s *Systemd) Close() {
 	}
 }
 
+// connect forgets what was asked ahead: it may be about to change.
 func (s *Systemd) connect(ctx context.Context) (*dbus.Conn, error) {
+	s.ahead.ask(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != nil && s.conn.Connected() {
@@ -57,12 +60,17 @@ func (s *Systemd) connect(ctx context.Context) (*dbus.Conn, error) {
 	return conn, nil
 }
 
+// Ahead implements Units.
+func (s *Systemd) Ahead(names ...string) { s.ahead.ask(names) }
+
 // Unit implements Units.
 func (s *Systemd) Unit(ctx context.Context, name string) (Unit, error) {
-	service := strings.HasSuffix(name, ".service")
-	u, err := askUnit(name, service)
-	if err != nil {
-		return s.unit(ctx, name)
+	u, ok := s.ahead.take(name)
+	if !ok {
+		var err error
+		if u, err = askUnit(name); err != nil {
+			return s.unit(ctx, name)
+		}
 	}
 	if u.Load == "not-found" {
 		return Unit{Load: u.Load, Active: u.Active, Sub: u.Sub}, nil
@@ -108,7 +116,7 @@ func (s *Systemd) unit(ctx context.Context, name string) (Unit, error) {
 	}
 	u.File, _ = file.Value.Value().(string)
 	u.File = s.fileState(name, u.File)
-	if u.Active != "active" || !strings.HasSuffix(name, ".service") {
+	if u.Active != "active" || !isService(name) {
 		return u, nil
 	}
 	pid, err := conn.GetServicePropertyContext(ctx, name, "MainPID")

@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 )
 
-// Looking at a unit is most of what an agent asks of systemd, each time that it checks. It asks all questions in one go over
+// Looking at units is most of what an agent asks of systemd, each time that it checks. It asks all questions in one go over
 // systemd's private socket, as systemctl(1) uses it, in the bytes of the D-Bus specification ("Message Protocol"), and waits
-// once: by way of the bus it would wait three times. The connection is closed at once, because systemd tells all private ones
-// of all signals. Where the socket may not be used, or what comes is not understood, the bus is asked.
+// once: by way of the bus it would wait three times for each unit. The connection does not stay, because systemd tells all
+// private ones of all signals. Where the socket may not be used, or what comes is not understood, the bus is asked.
 const (
 	privateSocket = "/run/systemd/private"
 	// maxReply bounds an answer, askTimeout the wait for each part of it, in seconds.
@@ -36,49 +37,98 @@ const (
 // errAnswer says that an answer was not understood.
 var errAnswer = errors.New("systemd answers in another way than expected")
 
-// askUnit asks systemd for the state of a unit, and for the main process of a service.
-func askUnit(name string, service bool) (Unit, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return Unit{}, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &unix.Timeval{Sec: askTimeout}); err != nil {
-			return Unit{}, os.NewSyscallError("setsockopt", err)
+// inquiry is a connection on which questions about units were asked.
+type inquiry struct {
+	stream   stream
+	accepted bool
+	names    []string
+	units    []Unit
+	// missing is how many answers about each unit have not been read.
+	missing []int
+}
+
+func newInquiry(fd int, names []string) *inquiry {
+	q := &inquiry{stream: stream{fd: fd}, names: names, units: make([]Unit, len(names)), missing: make([]int, len(names))}
+	for i, name := range names {
+		q.missing[i] = questionsEach
+		if !isService(name) {
+			q.missing[i]--
 		}
 	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: privateSocket}); err != nil {
-		return Unit{}, os.NewSyscallError("connect", err)
+	return q
+}
+
+// Each unit has questionsEach serial numbers, in the order of the names: how it is, its file, its main process.
+const questionsEach = 3
+
+// askUnit asks systemd for the state of a unit, and for the main process of a service, and waits for the answers.
+func askUnit(name string) (Unit, error) {
+	q, err := ask([]string{name})
+	if err != nil {
+		return Unit{}, err
 	}
-	m := make(message, 0, 1<<10)
+	defer q.close()
+	return q.unit(0)
+}
+
+// ask asks for all units at once. The caller closes what it returns.
+func ask(names []string) (*inquiry, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	q := newInquiry(fd, names)
+	if err := q.send(); err != nil {
+		q.close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *inquiry) close() { _ = unix.Close(q.stream.fd) } // it has nothing to lose
+
+func (q *inquiry) send() error {
+	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err := unix.SetsockoptTimeval(q.stream.fd, unix.SOL_SOCKET, option, &unix.Timeval{Sec: askTimeout}); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := unix.Connect(q.stream.fd, &unix.SockaddrUnix{Name: privateSocket}); err != nil {
+		return os.NewSyscallError("connect", err)
+	}
+	m := make(message, 0, 1<<10*len(q.names))
 	m = append(m, "\x00AUTH EXTERNAL "+hex.EncodeToString(strconv.AppendInt(nil, int64(os.Geteuid()), 10))+"\r\nBEGIN\r\n"...)
-	object := managerPath + "/unit/" + systemd.PathBusEscape(name)
-	m = m.call(1, managerPath, managerKind, "ListUnitsByNames", "as", message{}.list(name))
-	m = m.call(2, object, propertiesKind, "Get", "ss", message{}.text(unitKind).text("UnitFileState"))
-	questions := uint32(2)
-	if service {
-		m = m.call(3, object, propertiesKind, "Get", "ss", message{}.text(serviceKind).text("MainPID"))
-		questions++
+	for i, name := range q.names {
+		serial := uint32(i*questionsEach + 1)
+		object := managerPath + "/unit/" + systemd.PathBusEscape(name)
+		m = m.call(serial, managerPath, managerKind, "ListUnitsByNames", "as", message{}.list(name))
+		m = m.call(serial+1, object, propertiesKind, "Get", "ss", message{}.text(unitKind).text("UnitFileState"))
+		if isService(name) {
+			m = m.call(serial+2, object, propertiesKind, "Get", "ss", message{}.text(serviceKind).text("MainPID"))
+		}
 	}
 	for len(m) > 0 {
-		n, err := unix.SendmsgN(fd, m, nil, nil, unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgN(q.stream.fd, m, nil, nil, unix.MSG_NOSIGNAL)
 		if err != nil && err != unix.EINTR {
-			return Unit{}, os.NewSyscallError("write", err)
+			return os.NewSyscallError("write", err)
 		}
 		m = m[max(n, 0):]
 	}
-	return readUnit(&stream{fd: fd}, questions)
+	return nil
 }
 
-// readUnit reads the answers, which come in any order and among signals.
-func readUnit(s *stream, questions uint32) (Unit, error) {
-	if err := s.authenticated(); err != nil {
-		return Unit{}, err
+func isService(name string) bool { return strings.HasSuffix(name, ".service") }
+
+// unit waits for all answers about one of the units. They come in any order and among signals.
+func (q *inquiry) unit(i int) (Unit, error) {
+	if !q.accepted {
+		if err := q.stream.authenticated(); err != nil {
+			return Unit{}, err
+		}
+		q.accepted = true
 	}
-	var u Unit
-	for got := uint32(0); got < questions; {
-		kind, to, body, err := s.next()
+	for q.missing[i] > 0 {
+		kind, to, body, err := q.stream.next()
 		if err != nil {
 			return Unit{}, err
 		}
@@ -88,29 +138,35 @@ func readUnit(s *stream, questions uint32) (Unit, error) {
 		if kind != methodReturn {
 			continue
 		}
-		got++
-		switch to {
-		case 1:
-			body.skip(8) // a(ssssssouso): its length, up to the first structure
-			_, _ = body.text(), body.text()
-			u.Load, u.Active, u.Sub = body.text(), body.text(), body.text()
-			if u.Load == "" || u.Active == "" {
-				return Unit{}, errAnswer
-			}
-		case 2:
-			if body.signature() == "s" {
-				u.File = body.text()
-			}
-		case 3:
-			if body.signature() == "u" {
-				u.MainPID = int(body.number())
-			}
-		}
-		if body.broken {
+		at := (int(to) - 1) / questionsEach
+		if to == 0 || at >= len(q.units) {
 			return Unit{}, errAnswer
 		}
+		if q.units[at].set((int(to)-1)%questionsEach, &body); body.broken {
+			return Unit{}, errAnswer
+		}
+		q.missing[at]--
 	}
-	return u, nil
+	return q.units[i], nil
+}
+
+// set takes over the answer to one of the questions about a unit.
+func (u *Unit) set(question int, body *reader) {
+	switch question {
+	case 0:
+		body.skip(8) // a(ssssssouso): its length, up to the first structure
+		_, _ = body.text(), body.text()
+		u.Load, u.Active, u.Sub = body.text(), body.text(), body.text()
+		body.broken = body.broken || u.Load == "" || u.Active == ""
+	case 1:
+		if body.signature() == "s" {
+			u.File = body.text()
+		}
+	case 2:
+		if body.signature() == "u" {
+			u.MainPID = int(body.number())
+		}
+	}
 }
 
 // message is what is written, in little endian.
@@ -165,7 +221,7 @@ type stream struct {
 func (s *stream) need(n int) error {
 	for len(s.data) < n {
 		if cap(s.data)-len(s.data) < n-len(s.data) || cap(s.data) == len(s.data) {
-			s.data = append(make([]byte, 0, max(4<<10, 2*n)), s.data...)
+			s.data = append(make([]byte, 0, max(8<<10, 2*n)), s.data...)
 		}
 		got, err := unix.Read(s.fd, s.data[len(s.data):cap(s.data)])
 		switch {
@@ -200,10 +256,10 @@ func (s *stream) authenticated() error {
 }
 
 // next reads a message: its type, the serial number that it answers, and its body.
-func (s *stream) next() (kind byte, to uint32, body *reader, err error) {
+func (s *stream) next() (kind byte, to uint32, body reader, err error) {
 	const head = 16
 	if err := s.need(head); err != nil {
-		return 0, 0, nil, err
+		return 0, 0, reader{}, err
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if s.data[0] == 'B' {
@@ -211,14 +267,14 @@ func (s *stream) next() (kind byte, to uint32, body *reader, err error) {
 	}
 	fields, rest := order.Uint32(s.data[12:]), order.Uint32(s.data[4:])
 	if fields > maxReply || rest > maxReply {
-		return 0, 0, nil, errAnswer
+		return 0, 0, reader{}, errAnswer
 	}
 	begin := (head + int(fields) + 7) &^ 7
 	if err := s.need(begin + int(rest)); err != nil {
-		return 0, 0, nil, err
+		return 0, 0, reader{}, err
 	}
 	kind = s.data[1]
-	f := &reader{order: order, data: s.data[:head+int(fields)], at: head}
+	f := reader{order: order, data: s.data[:head+int(fields)], at: head}
 	for f.at < len(f.data) && !f.broken {
 		f.align(8)
 		code, of := f.byte(), f.signature()
@@ -232,13 +288,13 @@ func (s *stream) next() (kind byte, to uint32, body *reader, err error) {
 		case of == "s", of == "o":
 			f.text()
 		default:
-			return 0, 0, nil, errAnswer
+			return 0, 0, reader{}, errAnswer
 		}
 	}
 	if f.broken {
-		return 0, 0, nil, errAnswer
+		return 0, 0, reader{}, errAnswer
 	}
-	body = &reader{order: order, data: s.data[begin : begin+int(rest)]}
+	body = reader{order: order, data: s.data[begin : begin+int(rest)]}
 	s.data = s.data[begin+int(rest):]
 	return kind, to, body, nil
 }

@@ -45,29 +45,35 @@ type listed struct {
 	JobPath                                         dbus.ObjectPath
 }
 
+// answerOf has another implementation of D-Bus write an answer.
+func answerOf(t *testing.T, kind dbus.Type, to uint32, order binary.ByteOrder, body ...any) []byte {
+	t.Helper()
+	m := dbus.Message{Type: kind, Headers: map[dbus.HeaderField]dbus.Variant{}, Body: body}
+	switch kind {
+	case dbus.TypeSignal:
+		m.Headers[dbus.FieldInterface], m.Headers[dbus.FieldMember] = dbus.MakeVariant("a.b"), dbus.MakeVariant("C")
+		m.Headers[dbus.FieldPath] = dbus.MakeVariant(dbus.ObjectPath("/a"))
+	case dbus.TypeError:
+		m.Headers[dbus.FieldErrorName] = dbus.MakeVariant("a.b.C")
+		fallthrough
+	default:
+		m.Headers[dbus.FieldReplySerial] = dbus.MakeVariant(to)
+	}
+	if len(body) > 0 {
+		m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(body...))
+	}
+	var b bytes.Buffer
+	if err := m.EncodeTo(&b, order); err != nil {
+		t.Fatal(err)
+	}
+	out := b.Bytes()
+	order.PutUint32(out[8:], 7) // a serial number
+	return out
+}
+
 func TestAnswers(t *testing.T) {
 	answer := func(kind dbus.Type, to uint32, order binary.ByteOrder, body ...any) []byte {
-		m := dbus.Message{Type: kind, Headers: map[dbus.HeaderField]dbus.Variant{}, Body: body}
-		switch kind {
-		case dbus.TypeSignal:
-			m.Headers[dbus.FieldInterface], m.Headers[dbus.FieldMember] = dbus.MakeVariant("a.b"), dbus.MakeVariant("C")
-			m.Headers[dbus.FieldPath] = dbus.MakeVariant(dbus.ObjectPath("/a"))
-		case dbus.TypeError:
-			m.Headers[dbus.FieldErrorName] = dbus.MakeVariant("a.b.C")
-			fallthrough
-		default:
-			m.Headers[dbus.FieldReplySerial] = dbus.MakeVariant(to)
-		}
-		if len(body) > 0 {
-			m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(body...))
-		}
-		var b bytes.Buffer
-		if err := m.EncodeTo(&b, order); err != nil {
-			t.Fatal(err)
-		}
-		out := b.Bytes()
-		order.PutUint32(out[8:], 7) // a serial number
-		return out
+		return answerOf(t, kind, to, order, body...)
 	}
 	ok := []byte("OK 0123\r\n")
 	unit := []listed{{"ssh.service", "a shell", "loaded", "active", "running", "", "/u", 0, "", "/"}}
@@ -99,7 +105,7 @@ func TestAnswers(t *testing.T) {
 		if err := unix.Close(ends[1]); err != nil {
 			t.Fatal(err)
 		}
-		got, err := readUnit(&stream{fd: ends[0]}, 3)
+		got, err := newInquiry(ends[0], []string{"ssh.service"}).unit(0)
 		if tt.wrong != (err != nil) || !tt.wrong && got != tt.want {
 			t.Errorf("%s: %+v, %v", tt.name, got, err)
 		}

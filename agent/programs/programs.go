@@ -13,7 +13,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"sync"
@@ -37,7 +36,15 @@ const (
 	stallTimeout = 30 * time.Second
 )
 
-var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+// validName reports whether a program may be called that: up to 63 of a-z, 0-9 and hyphens, the first a letter.
+func validName(name string) bool {
+	for i, c := range []byte(name) {
+		if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || c != '-' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 63
+}
 
 // Fetcher streams a program from an offset on. Next returns io.EOF at the end.
 type Fetcher interface {
@@ -90,7 +97,7 @@ func (n named) Program(ctx context.Context, name string) (string, error) {
 
 // Get returns the path of the program with the hash, and fetches it if it is not there yet or damaged.
 func (s *Store) Get(ctx context.Context, name string, sha []byte) (string, error) {
-	if !validName.MatchString(name) || len(sha) != sha256.Size {
+	if !validName(name) || len(sha) != sha256.Size {
 		return "", errs.New(errs.Invalid, "cannot get program %q: its name or hash is not valid", name)
 	}
 	s.mu.Lock()

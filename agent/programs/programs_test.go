@@ -105,7 +105,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 	if _, err := store.Get(t.Context(), "agent", sum[:]); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []string{"", "../x", "A"} {
+	for _, bad := range []string{"", "../x", "A", "1a", "-a", "a_b", "a\n", strings.Repeat("a", 64)} {
 		if _, err := store.Get(t.Context(), bad, sum[:]); !errs.Is(err, errs.Invalid) {
 			t.Errorf("name %q: %v", bad, err)
 		}

@@ -139,6 +139,7 @@ func (none) Run(context.Context, host.Command) (host.Result, error) {
 func (none) Unit(context.Context, string) (host.Unit, error) {
 	return host.Unit{}, nothing("ask for a unit")
 }
+func (none) Ahead(...string)                               {}
 func (none) Start(context.Context, string) error           { return nothing("start a unit") }
 func (none) Stop(context.Context, string) error            { return nothing("stop a unit") }
 func (none) Restart(context.Context, string) error         { return nothing("restart a unit") }

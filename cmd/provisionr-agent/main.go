@@ -7,6 +7,10 @@
 //	provisionr-agent check    compares the machine with its desired state, changes nothing; exit 2 where it differs
 //	provisionr-agent undo     takes back a change, or an upgrade of the agent, that is not confirmed yet; watchdogs run it,
 //	                         and with boot the agent's unit does while an upgrade is not
+//
+// The agent says itself how many processors it may use: that the runtime follows changes of its control group costs a start.
+//
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -46,13 +50,27 @@ const (
 	memoryLimit = 16 << 20
 )
 
-func main() {
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+// untilEnd is for what must not be left half done when the process is told to end. To listen costs threads, so what only
+// looks just ends.
+func untilEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+}
+
+// stay sets the runtime for a process that stays.
+func stay() {
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcs))
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// oneShot sets the runtime for a process that is about to end: it gains nothing from collecting garbage before the limit
+// on memory. To allow it a single processor would cost more than it saves: the runtime takes the processor from each call
+// that blocks, and gives it to another thread.
+func oneShot() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryLimit)
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -77,6 +95,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var err error
 	switch flags.Arg(0) {
 	case "":
+		stay()
+		ctx, stop := untilEnd(ctx)
+		defer stop()
 		err = keep(ctx, &h, stderr)
 	case "status":
 		var s *agent.Status
@@ -84,6 +105,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			err = errors.Join(s.Print(stdout), agent.PrintCounters(&h, stdout))
 		}
 	case "check":
+		if *repeat > 0 {
+			stay()
+		} else {
+			oneShot()
+		}
 		var right bool
 		if right, err = agent.Check(ctx, &h, stdout); err == nil && *repeat > 0 {
 			err = agent.Repeat(ctx, &h, *repeat, stdout)
@@ -92,6 +118,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitDiffer
 		}
 	case "undo":
+		ctx, stop := untilEnd(ctx)
+		defer stop()
 		var undone []string
 		undone, err = agent.Undo(ctx, &h, flags.Arg(1))
 		for _, what := range undone {

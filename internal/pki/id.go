@@ -3,7 +3,6 @@ package pki
 import (
 	"crypto/x509"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/provisionr/provisionr/internal/errs"
@@ -26,13 +25,22 @@ type ID struct {
 	Name    string
 }
 
-// A trust domain and a path segment as the SPIFFE ID specification allows them (sections 2.1 and 2.2), no longer than a DNS label.
-var segment = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// segment reports whether s is a trust domain and a path segment as the SPIFFE ID specification allows them (sections 2.1
+// and 2.2), in lower case, begun by a letter or digit, and no longer than a DNS label.
+func segment(s string) bool {
+	for i, c := range []byte(s) {
+		word := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !word && (i == 0 || c != '.' && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
 
 // Valid reports whether the identity can be written as a URI and read back the same.
 func (id ID) Valid() bool {
 	known := id.Kind == Server || id.Kind == Agent || id.Kind == User
-	return known && segment.MatchString(id.Cluster) && segment.MatchString(id.Name)
+	return known && segment(id.Cluster) && segment(id.Name)
 }
 
 // URI returns spiffe://CLUSTER/KIND/NAME.

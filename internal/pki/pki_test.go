@@ -62,6 +62,20 @@ func TestIDRoundTrip(t *testing.T) {
 	})
 }
 
+func TestValid(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "0": true, "a.b_c-d": true, "m-0az9": true, strings.Repeat("a", 63): true,
+		"": false, ".a": false, "_a": false, "-a": false, "A": false, "a/b": false, "a%": false, "a\n": false, "\u00e9": false, strings.Repeat("a", 64): false,
+	} {
+		if got := (ID{Cluster: "c", Kind: User, Name: name}).Valid(); got != want {
+			t.Errorf("name %q: valid is %v", name, got)
+		}
+		if got := (ID{Cluster: name, Kind: User, Name: "n"}).Valid(); got != want {
+			t.Errorf("cluster %q: valid is %v", name, got)
+		}
+	}
+}
+
 func FuzzParseID(f *testing.F) {
 	for _, s := range []string{"spiffe://c/user/a", "spiffe://c/user/a/b", "spiffe://c/root/a", "spiffe://c/user/%61", "http://c/user/a", "spiffe://C/user/a", ""} {
 		f.Add(s)

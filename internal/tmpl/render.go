@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 )
@@ -84,11 +85,13 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// position matches the beginning of the errors of text/template and the part of an execution error that only repeats
-// the template's name.
+// position matches the beginning of the errors of text/template, executing the part of an execution error that only
+// repeats the template's name. Programs that start often see neither: they are compiled at the first error.
 var (
-	position  = regexp.MustCompile(`^template: ` + name + `:(\d+)(?::(\d+))?: (?s:(.*))$`)
-	executing = regexp.MustCompile(`^executing "[^"]*" at (<.*?>): `)
+	position = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^template: ` + name + `:(\d+)(?::(\d+))?: (?s:(.*))$`)
+	})
+	executing = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^executing "[^"]*" at (<.*?>): `) })
 )
 
 func positioned(err error) *Error {
@@ -100,11 +103,11 @@ func positioned(err error) *Error {
 			return &Error{Line: 1, Message: bound.Error()}
 		}
 	}
-	m := position.FindStringSubmatch(err.Error())
+	m := position().FindStringSubmatch(err.Error())
 	if m == nil {
 		return &Error{Line: 1, Message: strings.TrimPrefix(err.Error(), "template: "), cause: err}
 	}
-	e := &Error{cause: err, Message: executing.ReplaceAllString(m[3], "$1: ")}
+	e := &Error{cause: err, Message: executing().ReplaceAllString(m[3], "$1: ")}
 	e.Line, _ = strconv.Atoi(m[1])
 	if m[2] != "" {
 		column, _ := strconv.Atoi(m[2]) // text/template counts bytes from 0

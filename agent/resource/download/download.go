@@ -249,7 +249,7 @@ func clean(dir *os.Root, base, part string) error {
 	}
 	for _, name := range names {
 		rest, ok := strings.CutPrefix(name, "."+base+".")
-		if !ok || name == part || name == part+".validator" || !leftover.MatchString(rest) {
+		if !ok || name == part || name == part+".validator" || !leftover().MatchString(rest) {
 			continue
 		}
 		if err := dir.RemoveAll(name); err != nil {
@@ -260,4 +260,6 @@ func clean(dir *os.Root, base, part string) error {
 }
 
 // leftover are the ends of names that we give to what becomes a download. Others may have files beside it.
-var leftover = regexp.MustCompile(`^([0-9a-f]{12}\.part(\.validator)?|[A-Z2-7]{8}\.(tar|new))$`)
+var leftover = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9a-f]{12}\.part(\.validator)?|[A-Z2-7]{8}\.(tar|new))$`)
+})

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,8 +48,8 @@ func parseMounts(info string) []mount {
 	return list
 }
 
-// virtual are block devices that are no disks, or that others make of disks.
-var virtual = regexp.MustCompile(`^(loop|ram|zram|dm-|md|sr|fd|nbd|drbd|bcache|mtdblock|rbd)`)
+// virtual begin the names of block devices that are no disks, or that others make of disks.
+var virtual = []string{"loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "drbd", "bcache", "mtdblock", "rbd"}
 
 // system are the mounts whose disks are the system's own.
 var system = []string{"/", "/boot", "/boot/efi", "/efi", "/usr", "/var"}
@@ -69,7 +68,10 @@ func disks(h *host.Host, own map[string]bool) ([]disk, error) {
 	var list []disk
 	for _, e := range entries {
 		name := e.Name()
-		if virtual.MatchString(name) || own[name] || number(root, name, "size") == 0 || number(root, name, "ro") == 1 || number(root, name, "removable") == 1 {
+		if slices.ContainsFunc(virtual, func(begin string) bool { return strings.HasPrefix(name, begin) }) {
+			continue
+		}
+		if own[name] || number(root, name, "size") == 0 || number(root, name, "ro") == 1 || number(root, name, "removable") == 1 {
 			continue
 		}
 		list = append(list, disk{name, serialOf(root, name)})

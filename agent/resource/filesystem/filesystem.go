@@ -88,6 +88,9 @@ func (f *filesystem) unitFile(uuid string) conffile.File {
 		"\nOptions=" + strings.Join(options, ",") + "\n\n[Install]\n" + install + "=local-fs.target\n")}
 }
 
+// Units implements converge.Looking.
+func (f *filesystem) Units() []string { return []string{f.unit} }
+
 // Check implements converge.Resource.
 func (f *filesystem) Check(ctx context.Context) (converge.Diff, error) {
 	p, err := f.plan()

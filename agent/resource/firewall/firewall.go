@@ -81,6 +81,9 @@ func (f *firewall) Triggers() []converge.Trigger {
 	}
 }
 
+// Units implements converge.Looking.
+func (f *firewall) Units() []string { return []string{unit} }
+
 // render makes the rules anew where something went into them that is new.
 func (f *firewall) render() error {
 	var e exits

@@ -2,9 +2,11 @@ package firewall
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -77,7 +79,7 @@ func snapshot() (*loaded, error) {
 	}
 	defer c.Close()
 	l := &loaded{members: make(map[string][]netip.Addr)}
-	text := make([]byte, 0, 32<<10)
+	d := digest{hash: sha256.New()}
 	for _, kind := range []uint16{getTable, getChain, getSet, getRule} {
 		objects, err := list(c, kind, netlink.String(attrTable, table))
 		if err != nil {
@@ -86,11 +88,12 @@ func snapshot() (*loaded, error) {
 		if kind == getTable && len(objects) == 0 {
 			return nil, nil
 		}
-		for _, o := range objects {
-			text = append(strconv.AppendUint(text, uint64(kind), 10), ':')
+		for i := range objects {
+			o := &objects[i]
+			d.number(kind, ':')
 			for _, a := range meaningful[kind] {
-				text = append(strconv.AppendUint(text, uint64(a), 10), '=')
-				text = append(hex.AppendEncode(text, o[a]), ';')
+				d.number(a, '=')
+				d.bytes(o[a])
 			}
 			if kind != getSet {
 				continue
@@ -106,12 +109,35 @@ func snapshot() (*loaded, error) {
 				continue
 			}
 			for _, e := range elements {
-				text = append(hex.AppendEncode(append(text, "e="...), []byte(e)), ';')
+				d.text = append(d.text, "e="...)
+				d.bytes([]byte(e))
 			}
 		}
 	}
-	l.fingerprint = sum(text)
+	l.fingerprint = d.sum()
 	return l, nil
+}
+
+// digest hashes a listing as text. What there is of it at a time is small.
+type digest struct {
+	hash hash.Hash
+	text []byte
+}
+
+func (d *digest) number(n uint16, end byte) {
+	d.text = append(strconv.AppendUint(d.text, uint64(n), 10), end)
+}
+
+// bytes adds a value in hexadecimal digits.
+func (d *digest) bytes(b []byte) {
+	d.text = append(hex.AppendEncode(d.text, b), ';')
+	d.hash.Write(d.text)
+	d.text = d.text[:0]
+}
+
+func (d *digest) sum() string {
+	d.hash.Write(d.text)
+	return hex.EncodeToString(d.hash.Sum(nil))
 }
 
 // maxAttribute is the highest attribute that anything here looks at.

@@ -84,6 +84,9 @@ func (c *clock) Triggers() []converge.Trigger {
 	return all
 }
 
+// Units implements converge.Looking: most have the first.
+func (c *clock) Units() []string { return []string{debianChrony.unit} }
+
 // daemon asks which one keeps time, and how its unit is. Units that cannot change the answer are not asked for.
 func (c *clock) daemon(ctx context.Context) (daemon, host.Unit, error) {
 	f := facts{wanted: c.wanted, unwanted: c.unwanted}

@@ -1,6 +1,7 @@
 package pkg
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -61,7 +62,10 @@ func TestDiff(t *testing.T) {
 	} {
 		p := newPackages(&desired.State{Pool: &agentv1.PoolComponent{}}, &host.Host{}, defaultLimits)
 		p.want = []*agentv1.Package{c.want}
-		in := parse([]byte(c.status))
+		in, err := parse(strings.NewReader(c.status))
+		if err != nil {
+			t.Fatal(err)
+		}
 		if c.interrupted {
 			in.troubles = append(in.troubles, "dpkg was interrupted")
 		}
@@ -85,7 +89,11 @@ func TestDiff(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(statusFile))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		for name := range parse(content).versions {
+		in, err := parse(bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range in.versions {
 			if name == "" || strings.ContainsAny(name, "\n") {
 				t.Errorf("package %q", name)
 			}

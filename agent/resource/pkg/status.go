@@ -1,12 +1,14 @@
 package pkg
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/provisionr/provisionr/agent/host"
@@ -18,6 +20,9 @@ const (
 	updatesPath = "/var/lib/dpkg/updates"
 	// maxStatus bounds dpkg's status file: a full desktop has 5 MiB.
 	maxStatus = 64 << 20
+	// pieceSize is how much of it is in memory at a time, longer lines apart; usual is how many packages are expected.
+	pieceSize = 16 << 10
+	usual     = 256
 )
 
 // status reads the status file, again only when it changed.
@@ -28,28 +33,36 @@ type status struct {
 }
 
 func (s *status) read() (*installed, error) {
-	dir, base, err := conffile.Parent(s.host, statusPath, false)
+	st, err := conffile.Stat(s.host, statusPath)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the packages' state: %w", err)
 	}
-	defer dir.Close()
-	info, err := dir.Stat(base)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the packages' state: %w", err)
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if ok && s.last != nil && unchanged(&s.stat, st) {
+	regular := st.Mode&syscall.S_IFMT == syscall.S_IFREG
+	if regular && s.last != nil && unchanged(&s.stat, &st) {
 		return s.last, nil
+	}
+	in, err := s.parse(regular)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the packages' state: %w", err)
+	}
+	s.last, s.stat = in, st
+	return s.last, nil
+}
+
+// parse reads the file in pieces where no link leads to it.
+func (s *status) parse(regular bool) (*installed, error) {
+	if regular {
+		if fd, err := s.host.OpenPlain(statusPath, syscall.O_RDONLY); err == nil {
+			f := os.NewFile(uintptr(fd), statusPath)
+			defer f.Close()
+			return parse(io.LimitReader(f, maxStatus))
+		}
 	}
 	content, err := conffile.Read(s.host, statusPath, maxStatus)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the packages' state: %w", err)
+		return nil, err
 	}
-	s.last = parse(content)
-	if ok {
-		s.stat = *st
-	}
-	return s.last, nil
+	return parse(bytes.NewReader(content))
 }
 
 // unchanged compares what changes with every write: dpkg renames a new status file into place.
@@ -67,61 +80,96 @@ func (s *status) interrupted() (bool, error) {
 }
 
 // parse reads a status file (deb822 stanzas). What is no stanza is skipped.
-func parse(content []byte) *installed {
-	in := &installed{versions: make(map[string]string), provided: make(map[string]bool), held: make(map[string]bool)}
-	for len(content) > 0 {
-		var stanza []byte
-		stanza, content, _ = bytes.Cut(content, []byte("\n\n"))
-		in.add(stanza)
+func parse(r io.Reader) (*installed, error) {
+	in := &installed{versions: make(map[string]string, usual), provided: make(map[string]bool), held: make(map[string]bool)}
+	lines := bufio.NewReaderSize(r, pieceSize)
+	var p status822
+	for {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			begin := slices.Clone(line)
+			line, err = lines.ReadBytes('\n')
+			line = append(begin, line...)
+		}
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 {
+			p.take(line)
+		}
+		if len(line) == 0 || err != nil {
+			in.add(&p)
+			p.clear()
+		}
+		if errors.Is(err, io.EOF) {
+			return in, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return in
 }
 
-func (in *installed) add(stanza []byte) {
-	var name, state, version, provides string
-	for len(stanza) > 0 {
-		var line []byte
-		line, stanza, _ = bytes.Cut(stanza, []byte("\n"))
-		key, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok || len(line) == 0 || line[0] == ' ' || line[0] == '\t' {
-			continue
-		}
-		switch string(key) {
-		case "Package":
-			name = string(bytes.TrimSpace(value))
-		case "Status":
-			state = string(bytes.TrimSpace(value))
-		case "Version":
-			version = string(bytes.TrimSpace(value))
-		case "Provides":
-			provides = string(value)
-		}
+// status822 is what counts of a stanza.
+type status822 struct {
+	name, state, version, provides []byte
+}
+
+func (p *status822) clear() {
+	p.name, p.state, p.version, p.provides = p.name[:0], p.state[:0], p.version[:0], p.provides[:0]
+}
+
+// take copies the value of a line that counts: the line is overwritten by the next one.
+func (p *status822) take(line []byte) {
+	if c := line[0]; c != 'P' && c != 'S' && c != 'V' {
+		return // most lines: nothing more is to be spent on them
 	}
-	// Status is three words: what was wanted, an error flag, and the state (deb-triggers(5), dpkg(1)).
-	words := strings.Fields(state)
-	if name == "" || len(words) != 3 {
+	key, value, ok := bytes.Cut(line, []byte(":"))
+	if !ok {
 		return
 	}
-	if words[0] == "hold" {
-		in.held[name] = true
+	var to *[]byte
+	switch string(key) {
+	case "Package":
+		to = &p.name
+	case "Status":
+		to = &p.state
+	case "Version":
+		to = &p.version
+	case "Provides":
+		to = &p.provides
+	default:
+		return
 	}
-	switch words[2] {
+	*to = append((*to)[:0], bytes.TrimSpace(value)...)
+}
+
+func (in *installed) add(p *status822) {
+	// Status is three words: what was wanted, an error flag, and the state (deb-triggers(5), dpkg(1)).
+	words := bytes.Fields(p.state)
+	if len(p.name) == 0 || len(words) != 3 {
+		return
+	}
+	if string(words[0]) == "hold" {
+		in.held[string(p.name)] = true
+	}
+	switch state := string(words[2]); state {
 	case "installed":
 	case "not-installed", "config-files":
 		return
 	case "triggers-pending", "triggers-awaited":
-		in.broken = append(in.broken, name+" is in "+words[2])
+		in.broken = append(in.broken, string(p.name)+" is in "+state)
 	default:
-		in.broken = append(in.broken, name+" is "+words[2])
+		in.broken = append(in.broken, string(p.name)+" is "+state)
 		return
 	}
-	if _, second := in.versions[name]; !second {
-		in.versions[name] = version
+	if _, second := in.versions[string(p.name)]; !second {
+		in.versions[string(p.name)] = string(p.version)
 	}
-	for p := range strings.SplitSeq(provides, ",") {
-		virtual, _, _ := strings.Cut(strings.TrimSpace(p), " ")
-		if virtual != "" {
-			in.provided[virtual] = true
+	if len(p.provides) == 0 {
+		return
+	}
+	for virtual := range bytes.SplitSeq(p.provides, []byte(",")) {
+		virtual, _, _ = bytes.Cut(bytes.TrimSpace(virtual), []byte(" "))
+		if len(virtual) > 0 {
+			in.provided[string(virtual)] = true
 		}
 	}
 }

@@ -63,6 +63,9 @@ func (r *resolver) Triggers() []converge.Trigger {
 	return append(all, converge.Trigger{Kind: converge.OnUnit, Name: unit})
 }
 
+// Units implements converge.Looking.
+func (r *resolver) Units() []string { return []string{unit} }
+
 // plan is what is to be done on a machine with these facts.
 type plan struct {
 	// record is the file of upstreams; nil where none are known.

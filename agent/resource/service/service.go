@@ -68,6 +68,9 @@ func (s *service) Triggers() []converge.Trigger {
 	return triggers
 }
 
+// Units implements converge.Looking.
+func (s *service) Units() []string { return []string{s.want.Name} }
+
 // Check implements converge.Resource.
 func (s *service) Check(ctx context.Context) (converge.Diff, error) {
 	set, err := s.files()

@@ -96,6 +96,9 @@ func (c *config) Triggers() []converge.Trigger {
 	return triggers
 }
 
+// Units implements converge.Looking: most have the first name.
+func (c *config) Units() []string { return []string{names[0] + ".service", names[0] + ".socket"} }
+
 // render returns the drop-in. What the manifest sets itself replaces what we would.
 func (c *config) render() ([]byte, error) {
 	type line struct{ word, value string }

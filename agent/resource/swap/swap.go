@@ -109,6 +109,9 @@ func (s *swap) Triggers() []converge.Trigger {
 	return []converge.Trigger{{Kind: converge.OnUnit, Name: s.unit}, {Kind: converge.OnFile, Name: s.file.Path}}
 }
 
+// Units implements converge.Looking.
+func (s *swap) Units() []string { return []string{s.unit} }
+
 // Check implements converge.Resource.
 func (s *swap) Check(ctx context.Context) (converge.Diff, error) {
 	text, err := conffile.Check(s.host, &s.file, &s.seen)

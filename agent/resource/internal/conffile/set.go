@@ -101,6 +101,15 @@ func Exists(h *host.Host, name string) bool {
 
 // List returns the names of the files in a directory that match a pattern of path.Match, in order. A missing directory has none.
 func List(h *host.Host, dir, pattern string) ([]string, error) {
+	return list(h, dir, pattern, func(e fs.DirEntry) bool { return !e.IsDir() })
+}
+
+// Regular is List without links, and without all else that is no regular file.
+func Regular(h *host.Host, dir, pattern string) ([]string, error) {
+	return list(h, dir, pattern, func(e fs.DirEntry) bool { return e.Type().IsRegular() })
+}
+
+func list(h *host.Host, dir, pattern string, counts func(fs.DirEntry) bool) ([]string, error) {
 	entries, err := readDir(h, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -110,7 +119,7 @@ func List(h *host.Host, dir, pattern string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if ok, err := path.Match(pattern, e.Name()); err == nil && ok && !e.IsDir() {
+		if ok, err := path.Match(pattern, e.Name()); err == nil && ok && counts(e) {
 			names = append(names, e.Name())
 		}
 	}

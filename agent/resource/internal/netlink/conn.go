@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDatagram is more than the kernel puts into one datagram of a listing (NLMSG_GOODSIZE, at most 32 KiB).
-const maxDatagram = 64 << 10
+// maxDatagram is more than the kernel puts into one datagram of a listing (netlink_dump() in net/netlink/af_netlink.c).
+const maxDatagram = 32 << 10
 
 // maxTries bounds how often a listing that a change interrupted is taken again.
 const maxTries = 5

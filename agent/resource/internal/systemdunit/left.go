@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/provisionr/provisionr/agent/host"
 	"github.com/provisionr/provisionr/agent/resource/internal/conffile"
@@ -27,8 +28,12 @@ var vendorDirs = []string{"/usr/lib/systemd/system/", "/lib/systemd/system/"}
 
 // Begins reports whether there is a file, and no link, that begins with head.
 func Begins(h *host.Host, path, head string) (bool, error) {
-	if !conffile.Exists(h, path) || conffile.IsLink(h, path) {
+	st, err := conffile.Stat(h, path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return false, nil
+	}
+	if err != nil {
+		return false, err
 	}
 	b, err := conffile.Read(h, path, maxUnit)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -39,7 +44,7 @@ func Begins(h *host.Host, path, head string) (bool, error) {
 
 // Left returns the units with one of the endings, as mount, whose files begin with head and which are not wanted.
 func Left(h *host.Host, head string, wanted map[string]bool, endings ...string) ([]string, error) {
-	names, err := conffile.List(h, Dir, "*.*")
+	names, err := conffile.Regular(h, Dir, "*.*")
 	if err != nil {
 		return nil, err
 	}
