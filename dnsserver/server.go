@@ -3,9 +3,7 @@ package dnsserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -15,33 +13,68 @@ import (
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
+// maxID bounds [Config.ID], in octets.
+const maxID = 64
+
+// ErrTooLarge is the error of an answer over UDP that is larger than its source may get.
+var ErrTooLarge = errors.New("dnsserver: the answer is too large for udp")
+
 // Config of a Server.
 type Config struct {
 	// Addrs are the addresses to listen on, each for UDP and TCP. Port 0 takes a free one. At least one.
 	Addrs []netip.AddrPort
 	// Logger is required.
 	Logger *slog.Logger
-	// MaxConns bounds the TCP connections; further ones are closed at once. Zero means 256.
+	// MaxConns bounds the TCP connections; further ones are closed at once. Zero means 256. One unknown source may have a
+	// quarter of them.
 	MaxConns int
-	// IdleTimeout closes a TCP connection without a complete query. Zero means 10 s (RFC 7766 section 6.2.3).
+	// IdleTimeout closes a TCP connection without a complete query, or whose client does not read. Zero means 10 s
+	// (RFC 7766 section 6.2.3). When three quarters of the connections are taken it is a quarter of that.
 	IdleTimeout time.Duration
+	// Readers is the number of goroutines that read UDP, each from a socket of its own, per address. Zero means one per
+	// processor.
+	Readers int
+	// ID is who we are, for clients that ask (RFC 5001): at most 64 octets. Empty means that we do not say.
+	ID string
+
+	// Known reports whether a source's network is one where sources are not forged. Others get over UDP at most three
+	// times the octets of their query, unless they show a cookie, and count against RateLimit. It is called for every
+	// query, by many goroutines. Nil means that all are.
+	Known func(netip.Addr) bool
+	// RateLimit is how many answers of one kind (positive, NODATA, NXDOMAIN, errors, expensive) an unknown IPv4 /24 or
+	// IPv6 /56 gets in a second over UDP. Of those beyond it every second is truncated, the others are not sent. Zero
+	// means no limit.
+	RateLimit int
+	// Cookies returns the secret of server cookies (RFC 7873, RFC 9018) and the one before, which is still accepted. All
+	// servers of a zone should have the same. It is called for every batch of queries. Nil, or zero secrets, mean that
+	// there are none.
+	Cookies func() [2][16]byte
+
 	// Fallback answers well-formed questions that no zone answers. It returns a complete message, or nothing to stay
 	// silent; ctx ends with the server. Nil means REFUSED.
 	Fallback func(ctx context.Context, query []byte, tcp bool) []byte
-	// MaxFallback bounds the UDP queries that wait for the fallback; further ones are dropped. Zero means 256.
+	// Special answers what is more than a question: AXFR, IXFR, NOTIFY and what is signed with TSIG. It calls send with
+	// each message. Over UDP there is one, of at most as many octets as the source may get, else send returns
+	// [ErrTooLarge]; over TCP send returns an error when the client does not read. An error of Special closes a TCP
+	// connection. Nil means REFUSED, and NOTIMP to NOTIFY.
+	Special func(ctx context.Context, from netip.AddrPort, query []byte, tcp bool, send func(msg []byte) error) error
+	// Online answers questions about zones that are signed as they are asked. It returns a message that ends in an OPT
+	// record without options, to which the server adds its own, or nothing to stay silent. Nil means SERVFAIL.
+	Online func(ctx context.Context, set *zone.Set, query []byte, tcp bool) []byte
+	// MaxFallback bounds the UDP queries that wait for these three; further ones are dropped. Zero means 256.
 	MaxFallback int
-	// Readers is the number of goroutines that read UDP, per address. Zero means one per processor, at most 4.
-	Readers int
 }
 
 // Server answers DNS queries.
 type Server struct {
-	cfg       Config
-	set       atomic.Pointer[zone.Set]
-	ready     chan struct{}
-	addrs     []netip.AddrPort
-	fallbacks chan struct{}
-	conns     chan struct{}
+	cfg      Config
+	set      atomic.Pointer[zone.Set]
+	limiter  *limiter
+	ready    chan struct{}
+	addrs    []netip.AddrPort
+	slow     chan struct{}
+	conns    conns
+	counters []counters
 }
 
 // New makes a server without zones. It opens nothing; Run does.
@@ -51,6 +84,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("dnsserver: no address to listen on")
 	case cfg.Logger == nil:
 		return nil, errors.New("dnsserver: no logger")
+	case len(cfg.ID) > maxID:
+		return nil, errors.New("dnsserver: the id is longer than 64 octets")
 	}
 	for _, a := range cfg.Addrs {
 		if !a.IsValid() {
@@ -60,11 +95,15 @@ func New(cfg Config) (*Server, error) {
 	setDefault(&cfg.MaxConns, 256)
 	setDefault(&cfg.IdleTimeout, 10*time.Second)
 	setDefault(&cfg.MaxFallback, 256)
-	setDefault(&cfg.Readers, min(runtime.GOMAXPROCS(0), 4))
-	return &Server{
-		cfg: cfg, ready: make(chan struct{}),
-		fallbacks: make(chan struct{}, cfg.MaxFallback), conns: make(chan struct{}, cfg.MaxConns),
-	}, nil
+	setDefault(&cfg.Readers, runtime.GOMAXPROCS(0))
+	s := &Server{
+		cfg: cfg, ready: make(chan struct{}), slow: make(chan struct{}, cfg.MaxFallback),
+		conns: conns{max: cfg.MaxConns, of: map[netip.Addr]int{}}, counters: make([]counters, 1+len(cfg.Addrs)*cfg.Readers),
+	}
+	if cfg.Known != nil {
+		s.limiter = newLimiter(cfg.RateLimit)
+	}
+	return s, nil
 }
 
 func setDefault[T int | time.Duration](v *T, value T) {
@@ -73,8 +112,9 @@ func setDefault[T int | time.Duration](v *T, value T) {
 	}
 }
 
-// Set replaces all zones at once. Queries in progress are answered from the zones before. It refuses two zones of one
-// origin, and then changes nothing.
+// Set replaces all zones at once: no answer mixes two sets, and none that is asked for after Set returned is of the zones
+// before, but for queries that had arrived by then. It refuses two zones of one origin, and then changes nothing. Before
+// the first Set all questions get SERVFAIL.
 func (s *Server) Set(zones []*zone.Zone) error {
 	set, err := zone.NewSet(zones)
 	if err != nil {
@@ -104,9 +144,12 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	failed := make(chan error, len(listeners)*(s.cfg.Readers+1))
+	next := 1 // The first counters are those of all connections.
 	for _, l := range listeners {
-		for range s.cfg.Readers {
-			group.Go(func() { failed <- s.serveUDP(ctx, l.udp, l.wildcard) })
+		for _, conn := range l.udp {
+			c := &s.counters[next]
+			next++
+			group.Go(func() { failed <- s.serveUDP(ctx, conn, l.wildcard, c) })
 		}
 		group.Go(func() { failed <- s.serveTCP(ctx, l.tcp) })
 	}
@@ -121,63 +164,4 @@ func (s *Server) Run(ctx context.Context) error {
 		l.close()
 	}
 	return err
-}
-
-// listener is the sockets of one address.
-type listener struct {
-	udp *net.UDPConn
-	tcp *net.TCPListener
-	// wildcard says that answers must name their source address, since the socket has none.
-	wildcard bool
-}
-
-func (l listener) close() {
-	// Closing is how readers are stopped; there is nothing to lose.
-	_ = l.udp.Close()
-	_ = l.tcp.Close()
-}
-
-func (s *Server) listen(ctx context.Context) (listeners []listener, err error) {
-	for _, addr := range s.cfg.Addrs {
-		l, err := open(ctx, addr)
-		if err != nil {
-			for _, l := range listeners {
-				l.close()
-			}
-			return nil, fmt.Errorf("cannot listen for dns on %s: %w", addr, err)
-		}
-		listeners = append(listeners, l)
-		s.addrs = append(s.addrs, netip.AddrPortFrom(addr.Addr(), uint16(l.tcp.Addr().(*net.TCPAddr).Port)))
-	}
-	return listeners, nil
-}
-
-// open opens both sockets of an address. With port 0 the kernel picks for TCP; that UDP has the same one free is likely
-// but not certain, so it is tried a few times.
-func open(ctx context.Context, addr netip.AddrPort) (l listener, err error) {
-	for range 8 {
-		var lc net.ListenConfig
-		tcp, err := lc.Listen(ctx, "tcp", addr.String())
-		if err != nil {
-			return listener{}, err
-		}
-		l = listener{tcp: tcp.(*net.TCPListener), wildcard: addr.Addr().IsUnspecified()}
-		port := uint16(tcp.Addr().(*net.TCPAddr).Port)
-		udp, err := lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(addr.Addr(), port).String())
-		if err == nil {
-			l.udp = udp.(*net.UDPConn)
-			if l.wildcard {
-				err = requestPacketInfo(l.udp)
-			}
-			if err != nil {
-				l.close()
-			}
-			return l, err
-		}
-		_ = tcp.Close()
-		if addr.Port() != 0 {
-			return listener{}, err
-		}
-	}
-	return listener{}, errors.New("no port free for both udp and tcp")
 }

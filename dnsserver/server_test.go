@@ -23,12 +23,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func zoneWith(t *testing.T, serial uint32, hosts int) *zone.Zone {
+func zoneWith(t testing.TB, serial uint32, hosts int) *zone.Zone {
 	t.Helper()
 	cfg := zone.Config{Origin: "example.test", Serial: serial, TTL: 30, NS: []zone.NameServer{{Name: "ns.example.test", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}}
 	for i := range hosts {
 		addr := netip.AddrFrom4([4]byte{10, 0, byte(serial), byte(i)})
-		cfg.Records = append(cfg.Records, zone.Record{Name: fmt.Sprintf("h-%d.example.test", i), Address: addr}, zone.Record{Name: "all.example.test", Address: addr})
+		cfg.Records = append(cfg.Records, zone.Address(fmt.Sprintf("h-%d.example.test", i), addr), zone.Address("all.example.test", addr))
 	}
 	z, err := zone.Build(cfg)
 	if err != nil {
@@ -37,8 +37,18 @@ func zoneWith(t *testing.T, serial uint32, hosts int) *zone.Zone {
 	return z
 }
 
-// start runs a server until the test ends.
-func start(t *testing.T, cfg dnsserver.Config, zones ...*zone.Zone) *dnsserver.Server {
+// start runs a server with zones until the test ends.
+func start(t testing.TB, cfg dnsserver.Config, zones ...*zone.Zone) *dnsserver.Server {
+	t.Helper()
+	s := listening(t, cfg)
+	if err := s.Set(zones); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// listening runs a server without zones until the test ends.
+func listening(t testing.TB, cfg dnsserver.Config) *dnsserver.Server {
 	t.Helper()
 	if cfg.Addrs == nil {
 		cfg.Addrs = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
@@ -46,9 +56,6 @@ func start(t *testing.T, cfg dnsserver.Config, zones ...*zone.Zone) *dnsserver.S
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	s, err := dnsserver.New(cfg)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Set(zones); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -206,7 +213,7 @@ func TestWildcard(t *testing.T) {
 
 func TestFallback(t *testing.T) {
 	s := start(t, dnsserver.Config{Fallback: func(_ context.Context, query []byte, _ bool) []byte {
-		return zone.Fail(nil, query, zone.ServerFailure)
+		return zone.Failure(nil, query, zone.ServerFailure)
 	}}, zoneWith(t, 1, 1))
 	for _, network := range []string{"udp", "tcp"} {
 		if r := exchange(t, network, s.Addr().String(), "example.com", dns.TypeA); r.Rcode != dns.RcodeServerFailure {

@@ -46,6 +46,9 @@ type Config struct {
 	// Advertise is the host name or address by which members, agents and callers reach this member. Required.
 	Advertise string
 	Ports     Ports
+	// DNSRateLimit is how many answers of one kind a network that is none of the cluster's gets in a second over UDP: an IPv4
+	// /24 or IPv6 /56. Default: 1000.
+	DNSRateLimit int
 	// Bootstrap begins a cluster where DataDir holds none yet.
 	Bootstrap bool
 	// JoinToken and JoinAddress (host:port of a member's API) join a cluster where DataDir holds none yet.
@@ -87,6 +90,9 @@ func (c *Config) check() error {
 	def(&c.Ports.Agent, 7444)
 	def(&c.Ports.Member, 7445)
 	def(&c.Ports.DNS, 53)
+	if c.DNSRateLimit <= 0 {
+		c.DNSRateLimit = 1000
+	}
 	if c.ClusterName == "" {
 		c.ClusterName = "provisionr"
 	}

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	"github.com/provisionr/provisionr/dnsserver"
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -86,25 +85,6 @@ func (s *Server) serveAgents(ctx context.Context, group *errgroup.Group, hosts [
 	return nil
 }
 
-func (s *Server) serveDNS(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
-	var addresses []netip.AddrPort
-	for _, host := range hosts {
-		addresses = append(addresses, netip.AddrPortFrom(host, s.config.Ports.DNS))
-	}
-	log := s.config.Logger.With("part", "dns")
-	names, err := dnsserver.New(dnsserver.Config{Addrs: addresses, Logger: log})
-	if err != nil {
-		return err
-	}
-	publisher, err := dnszone.NewPublisher(dnszone.PublisherConfig{State: s.store, Answers: names, Logger: log})
-	if err != nil {
-		return err
-	}
-	group.Go(func() error { return names.Run(ctx) })
-	group.Go(func() error { return publisher.Run(ctx) })
-	return nil
-}
-
 func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
 	log := s.config.Logger.With("part", "api")
 	door, err := auth.New(auth.Config{
@@ -124,7 +104,7 @@ func (s *Server) serveAPI(ctx context.Context, group *errgroup.Group, hosts []ne
 	}
 	service, err := api.New(api.Config{
 		Proposer: s.node, Syncer: s.node, State: s.store, Door: door, Authority: s.ca, Raft: s.node, Archive: s.node,
-		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records, Providers: trials{s}, Seed: s.plannedSeed, Adoption: s.adoption,
+		Agents: s.fleet, Consoles: consoles{s}, Records: dnszone.Records, ZoneKeys: s.zoneKeys, Providers: trials{s}, Seed: s.plannedSeed, Adoption: s.adoption,
 		Firewall: firewall, Future: s.future, Preview: s.previews(), AgentProgram: s.agents.Agent,
 		MayReboot: reconcile.MayReboot, RebootTimeout: reconcile.RebootDeadline, VpnNodes: session.VpnNodes,
 		Boot: bootHandler, Console: page, Version: s.config.Version, Logger: log,
@@ -176,8 +156,9 @@ func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return members.run(ctx) })
 	levels := &leveller{store: s.store, raft: s.node, caller: s.caller(), log: members.log}
 	group.Go(func() error { return levels.run(ctx) })
+	group.Go(func() error { return s.node.LeaderLoop(ctx, s.zoneKeys.Keep) })
 	group.Go(func() error {
-		return s.node.LeaderLoop(ctx, func(ctx context.Context) error { return s.ca.KeepSSH(ctx, s.authorities, s.putAuthority) })
+		return s.node.LeaderLoop(ctx, func(ctx context.Context) error { return s.ca.KeepSSH(ctx, s.authorities, s.commit) })
 	})
 	return nil
 }
@@ -187,7 +168,8 @@ func (s *Server) authorities() <-chan struct{} {
 	return s.store.Watch(state.TableAuthorities, state.TableCluster)
 }
 
-func (s *Server) putAuthority(ctx context.Context, command *raftlogv1.Command) error {
+// commit has a command of this member's own applied.
+func (s *Server) commit(ctx context.Context, command *raftlogv1.Command) error {
 	_, err := s.node.Do(ctx, s.caller(), "", command)
 	return err
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/provisionr/provisionr/server/provider/remote"
 	"github.com/provisionr/provisionr/server/session"
 	"github.com/provisionr/provisionr/server/state"
+	"github.com/provisionr/provisionr/server/zonekeys"
 )
 
 // Server is one member while it runs.
@@ -34,11 +35,13 @@ type Server struct {
 	id     *identity
 	store  *state.Store
 	ca     *ca.CA
-	conns  *member.Conns
-	node   *consensus.Node
-	hub    *session.Hub
-	fleet  *fleet.Fleet
-	local  *local.Provider
+	// zoneKeys are the DNSSEC and TSIG keys of zones.
+	zoneKeys *zonekeys.Keeper
+	conns    *member.Conns
+	node     *consensus.Node
+	hub      *session.Hub
+	fleet    *fleet.Fleet
+	local    *local.Provider
 	// providers are those that run here; directory finds all.
 	providers provider.Registry
 	directory *remote.Directory
@@ -198,6 +201,13 @@ func (s *Server) makeCA() (err error) {
 		State:  func() ca.Records { return s.store.Read() },
 		Member: s.config.Name,
 		Key:    s.id.seal,
+	})
+	if err != nil {
+		return err
+	}
+	s.zoneKeys, err = zonekeys.New(zonekeys.Config{
+		State: s.store, Sealer: s.ca, Logger: s.config.Logger.With("part", "dns"),
+		Put: s.commit,
 	})
 	return err
 }

@@ -25,7 +25,7 @@ const (
 func (s *Stub) forward(ctx context.Context, query []byte, tcp bool) []byte {
 	key, question := zone.Key(query)
 	if key == "" {
-		return zone.Fail(nil, query, zone.FormatError)
+		return zone.Failure(nil, query, zone.FormatError)
 	}
 	w := s.world.Load()
 	if w.set.Covers(query) {
@@ -33,11 +33,11 @@ func (s *Stub) forward(ctx context.Context, query []byte, tcp bool) []byte {
 	}
 	upstreams := slices.DeleteFunc(slices.Clone(s.cfg.Upstreams()), func(a netip.AddrPort) bool { return a == s.cfg.Addr })
 	if len(upstreams) == 0 {
-		return zone.Fail(nil, query, zone.Refused)
+		return zone.Failure(nil, query, zone.Refused)
 	}
 	answer := s.calls.do(query, key, tcp, func() []byte { return try(ctx, upstreams, query, question, tcp, s.cfg.UpstreamTimeout) })
 	if answer == nil {
-		return zone.Fail(nil, query, zone.ServerFailure)
+		return zone.Failure(nil, query, zone.ServerFailure)
 	}
 	return readdress(answer, query, question)
 }
@@ -67,7 +67,7 @@ func (s *Stub) askServers(ctx context.Context, servers []netip.AddrPort, query [
 	if answer != nil {
 		return readdress(answer, query, question)
 	}
-	return zone.Fail(nil, query, zone.ServerFailure)
+	return zone.Failure(nil, query, zone.ServerFailure)
 }
 
 // try asks servers one after the other until one has a conclusive answer. Else it returns the last answer, or nil.

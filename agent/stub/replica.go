@@ -20,9 +20,8 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 	for _, origin := range state.Machine.GetZones() {
 		configs[origin] = &zone.Config{Origin: origin, TTL: replicaTTL, Partial: true}
 	}
-	add := func(name string, r zone.Record) {
-		if c := configs[originOf(configs, name)]; c != nil {
-			r.Name = name
+	add := func(r zone.Record) {
+		if c := configs[originOf(configs, r.Name)]; c != nil {
 			c.Records = append(c.Records, r)
 		}
 	}
@@ -35,14 +34,18 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 				continue
 			}
 			addr = addr.Unmap()
-			add(m.GetFqdn(), zone.Record{Address: addr})
+			add(zone.Address(m.GetFqdn(), addr))
 			if !pointers[addr] {
 				pointers[addr] = true
-				add(strings.TrimSuffix(zone.ReverseName(addr), "."), zone.Record{Target: m.GetFqdn()})
+				r, err := zone.Named(strings.TrimSuffix(zone.ReverseName(addr), "."), zone.TypePTR, m.GetFqdn())
+				if err != nil {
+					return nil, err
+				}
+				add(r)
 			}
 			if m.GetReady() {
 				for _, alias := range aliases(state, pool, m) {
-					add(alias, zone.Record{Address: addr})
+					add(zone.Address(alias, addr))
 				}
 			}
 		}

@@ -351,7 +351,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := zone.Fail(nil, query, zone.NameError)
+	answer := zone.Failure(nil, query, zone.NameError)
 	for i := range maxRemembered + 10 {
 		c.put(fmt.Sprint(i), answer)
 	}
@@ -369,7 +369,7 @@ func FuzzAnswers(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(zone.Fail(nil, query, zone.NameError))
+	f.Add(zone.Failure(nil, query, zone.NameError))
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		key, question := zone.Key(query)
 		if !answers(answer, query, question) {

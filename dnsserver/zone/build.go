@@ -2,257 +2,255 @@ package zone
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"maps"
+	"hash/maphash"
 	"math"
-	"net/netip"
 	"slices"
+	"sort"
 )
 
-// maxAnswer bounds the records of one name and type, in octets, so that they fit a message with any question and OPT.
-const maxAnswer = MaxMessage - headerSize - maxName - questionTail - optSize
-
-// MaxAddresses is how many addresses of one family a name can have: as many as fit one message.
-const MaxAddresses = maxAnswer / 28
-
-// questionName is the compressed owner (RFC 1035 section 4.1.4): the name at offset 12, the question's.
-var questionName = []byte{0xc0, headerSize}
-
-// builder collects the data of each name. Names are in wire form and lower case.
-type builder struct {
-	cfg    Config
-	origin []byte
-	data   map[string]map[Type][][]byte
-}
-
-// Build makes a zone. It refuses names outside the origin, malformed names, records that are neither address nor
-// pointer, a second PTR of one name, and more records of one name and type than fit a message.
+// Build makes a zone. It refuses names outside the origin, malformed names and data, wildcards and delegations, records
+// that may not stand at one name, a second PTR among them, and more records of one name and type than fit a message.
 func Build(cfg Config) (*Zone, error) {
 	origin, err := appendName(nil, cfg.Origin)
 	if err != nil {
 		return nil, fmt.Errorf("cannot build zone: %w", err)
 	}
-	b := &builder{cfg: cfg, origin: origin, data: map[string]map[Type][][]byte{}}
-	z, err := b.build()
-	if err != nil {
-		return nil, fmt.Errorf("cannot build zone %s: %w", textOf(origin), err)
+	z := &Zone{origin: origin, serial: cfg.Serial, ttl: cfg.TTL, mode: cfg.Mode, partial: cfg.Partial}
+	b := builder{Zone: z, encoder: encoder{ttl: cfg.TTL}, seed: maphash.MakeSeed(), children: map[string]*uint32{}}
+	if err := b.build(cfg); err != nil {
+		return nil, fmt.Errorf("cannot build zone %s: %w", z.Origin(), err)
 	}
 	return z, nil
 }
 
-func (b *builder) build() (*Zone, error) {
-	if b.cfg.TTL > math.MaxInt32 || b.cfg.NegativeTTL > math.MaxInt32 {
-		return nil, fmt.Errorf("ttl above %d", math.MaxInt32)
+// builder makes a zone of records by sorting them by hash, so that it needs little more memory than the zone.
+type builder struct {
+	*Zone
+	encoder encoder
+	seed    maphash.Seed
+	// records are those of the configuration and the addresses of name servers, numbered through.
+	records [2][]Record
+	// arena holds the names of items, before the origin.
+	arena []byte
+	items []item
+	// children counts the names right below others than the origin.
+	children map[string]*uint32
+}
+
+// item is a name of a record.
+type item struct {
+	hash uint64
+	off  uint32
+	// record is the record's number plus one, 0 for an empty non-terminal.
+	record uint32
+	size   uint8
+}
+
+func (b *builder) record(i int) Record {
+	if own := len(b.records[0]); i >= own {
+		return b.records[1][i-own]
 	}
-	if len(b.cfg.NS) == 0 && !b.cfg.Partial {
-		return nil, fmt.Errorf("no name server given")
+	return b.records[0][i]
+}
+
+func (b *builder) rel(i item) []byte { return b.arena[i.off : i.off+uint32(i.size)] }
+
+func (b *builder) build(cfg Config) error {
+	if cfg.TTL > math.MaxInt32 || cfg.NegativeTTL > math.MaxInt32 {
+		return errTTL
 	}
-	soa, err := b.soa()
+	if len(cfg.NS) == 0 && !cfg.Partial {
+		return errors.New("no name server given")
+	}
+	if err := b.setSOA(cfg); err != nil {
+		return err
+	}
+	servers, err := b.setServers(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := b.collect(soa); err != nil {
-		return nil, err
-	}
-	if !b.cfg.Partial {
-		b.fillGaps()
-	}
-	b.normalise()
-	negative := min(b.cfg.TTL, b.negativeTTL())
-	z := &Zone{
-		origin: b.origin, serial: b.cfg.Serial, partial: b.cfg.Partial,
-		soa:   appendRecord(nil, nil, TypeSOA, negative, soa),
-		hinfo: appendRecord(nil, questionName, TypeHINFO, b.cfg.TTL, []byte("\x07RFC8482\x00")),
-	}
-	return z, b.emit(z)
-}
-
-func (b *builder) negativeTTL() uint32 {
-	if b.cfg.NegativeTTL != 0 {
-		return b.cfg.NegativeTTL
-	}
-	return min(b.cfg.TTL, 10)
-}
-
-// soa returns the SOA's data. A zone without name servers names itself, as RFC 6303 section 3 has it.
-func (b *builder) soa() ([]byte, error) {
-	data := bytes.Clone(b.origin)
-	if len(b.cfg.NS) > 0 {
-		var err error
-		if data, err = appendName(nil, b.cfg.NS[0].Name); err != nil {
-			return nil, err
-		}
-	}
-	data, err := appendName(data, "hostmaster."+textOf(b.origin))
+	b.records = [2][]Record{cfg.Records, servers}
+	apex, err := b.collect()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, v := range []uint32{b.cfg.Serial, soaRefresh, soaRetry, soaExpire, b.negativeTTL()} {
-		data = binary.BigEndian.AppendUint32(data, v)
+	if err := b.setApex(&b.encoder, apex); err != nil {
+		return err
 	}
-	return data, nil
+	return b.emit()
 }
 
-func (b *builder) collect(soa []byte) error {
-	if !b.cfg.Partial {
-		b.add(b.origin, TypeSOA, soa)
-	}
-	for _, ns := range b.cfg.NS {
-		name, err := appendName(nil, ns.Name)
-		if err != nil {
+// setSOA makes the SOA's data. A zone without name servers names itself, as RFC 6303 section 3 has it.
+func (z *Zone) setSOA(cfg Config) (err error) {
+	primary := z.origin
+	if len(cfg.NS) > 0 {
+		if primary, err = appendName(nil, cfg.NS[0].Name); err != nil {
 			return err
 		}
-		if !b.cfg.Partial {
-			b.add(b.origin, TypeNS, name)
+	}
+	negative := cfg.NegativeTTL
+	if negative == 0 {
+		negative = min(cfg.TTL, 10)
+	}
+	data, err := appendName(bytes.Clone(primary), "hostmaster."+z.Origin())
+	if err != nil {
+		return err
+	}
+	for _, v := range []uint32{cfg.Serial, soaRefresh, soaRetry, soaExpire, negative} {
+		data = binary.BigEndian.AppendUint32(data, v)
+	}
+	z.soa = data
+	return nil
+}
+
+// setServers keeps the NS records, and returns the addresses of the name servers within the zone.
+func (z *Zone) setServers(cfg Config) (addresses []Record, err error) {
+	for _, ns := range cfg.NS {
+		name, err := appendName(nil, ns.Name)
+		if err != nil {
+			return nil, err
 		}
-		if !b.within(name) {
+		if !cfg.Partial {
+			z.ns = append(z.ns, Record{Type: TypeNS, Data: name})
+		}
+		if !within(name, z.origin) {
 			continue
 		}
 		for _, addr := range ns.Addresses {
-			if err := b.addAddress(name, addr); err != nil {
-				return err
+			addresses = append(addresses, Address(ns.Name, addr))
+		}
+	}
+	return addresses, nil
+}
+
+// collect makes the items, sorted, and returns the origin's records.
+func (b *builder) collect() (apex []Record, err error) {
+	total := len(b.records[0]) + len(b.records[1])
+	b.items = make([]item, 0, total)
+	for i := range total {
+		r, start := b.record(i), len(b.arena)
+		if b.arena, err = b.appendRelative(b.arena, r); err != nil {
+			return nil, err
+		}
+		if len(b.arena) == start {
+			apex = append(apex, r)
+			continue
+		}
+		b.add(start, uint32(i+1))
+	}
+	sort.Sort(byHash{b})
+	if b.partial {
+		return apex, nil
+	}
+	// Every name between the origin and a name with data exists (RFC 8020: NXDOMAIN speaks for all below).
+	sorted := len(b.items)
+	for i, it := range b.items[:sorted] {
+		if i == 0 || !b.same(it, b.items[i-1]) {
+			b.born(sorted, b.rel(it))
+		}
+	}
+	if len(b.items) > sorted {
+		sort.Sort(byHash{b})
+	}
+	return apex, nil
+}
+
+// add adds the item of the name that begins at start and ends the arena.
+func (b *builder) add(start int, record uint32) {
+	rel := b.arena[start:]
+	b.items = append(b.items, item{hash: maphash.Bytes(b.seed, rel), off: uint32(start), record: record, size: uint8(len(rel))})
+}
+
+// born counts a name among its parent's children, and makes that exist. The first sorted items are those with data.
+func (b *builder) born(sorted int, rel []byte) {
+	for rel = rel[1+int(rel[0]):]; len(rel) > 0; rel = rel[1+int(rel[0]):] {
+		if n := b.children[string(rel)]; n != nil {
+			*n++
+			return
+		}
+		n := uint32(1)
+		b.children[string(rel)] = &n
+		start := len(b.arena)
+		b.arena = append(b.arena, rel...)
+		b.add(start, 0)
+		gap := b.items[len(b.items)-1]
+		if at := sort.Search(sorted, func(i int) bool { return b.compare(b.items[i], gap) >= 0 }); at < sorted && b.same(b.items[at], gap) {
+			b.items = b.items[:len(b.items)-1]
+			return
+		}
+	}
+}
+
+func (b *builder) compare(x, y item) int {
+	return cmp.Or(cmp.Compare(x.hash, y.hash), bytes.Compare(b.rel(x), b.rel(y)))
+}
+
+// byHash sorts items. The packages' users are small machines too: sort.Sort is one function for all types.
+type byHash struct{ *builder }
+
+func (b byHash) Len() int           { return len(b.items) }
+func (b byHash) Less(i, j int) bool { return b.compare(b.items[i], b.items[j]) < 0 }
+func (b byHash) Swap(i, j int)      { b.items[i], b.items[j] = b.items[j], b.items[i] }
+
+func (b *builder) same(x, y item) bool { return b.compare(x, y) == 0 }
+
+// emit makes the shards, and the order of a presigned zone.
+func (b *builder) emit() error {
+	names := 0
+	for i := range b.items {
+		if i == 0 || !b.same(b.items[i], b.items[i-1]) {
+			names++
+		}
+	}
+	b.names = newDirectory(b.seed, names)
+	var w shardWriter
+	var own []Record
+	var keys []string
+	current := 0
+	for items := b.items; len(items) > 0; {
+		it, n := items[0], 1
+		for n < len(items) && b.same(items[n], it) {
+			n++
+		}
+		own = own[:0]
+		for _, same := range items[:n] {
+			if same.record != 0 {
+				own = append(own, b.record(int(same.record)-1))
 			}
 		}
-	}
-	for _, r := range b.cfg.Records {
-		if err := b.addRecord(r); err != nil {
-			return fmt.Errorf("record %q: %w", r.Name, err)
+		if i := b.names.index(it.hash); i != current {
+			b.names.put(current, w.shard())
+			w.reset()
+			current = i
 		}
+		if err := b.emitName(&w, it, own); err != nil {
+			return err
+		}
+		if b.mode == Presigned && len(own) > 0 {
+			keys = append(keys, string(appendSortKey(nil, b.rel(it))))
+		}
+		items = items[n:]
 	}
+	b.names.put(current, w.shard())
+	slices.Sort(keys)
+	b.order = newOrder(keys)
 	return nil
 }
 
-func (b *builder) addRecord(r Record) error {
-	name, err := appendName(nil, r.Name)
-	switch {
-	case err != nil:
-		return err
-	case !b.within(name):
-		return fmt.Errorf("not within the zone")
-	case r.Address.IsValid() == (r.Target != ""):
-		return fmt.Errorf("give exactly one of address and target")
-	case r.Address.IsValid():
-		return b.addAddress(name, r.Address)
-	case b.data[string(name)][TypePTR] != nil:
-		return fmt.Errorf("second PTR of one name, to %s", r.Target)
+func (b *builder) emitName(w *shardWriter, it item, records []Record) (err error) {
+	rel := b.rel(it)
+	var children uint32
+	if n := b.children[string(rel)]; n != nil {
+		children = *n
 	}
-	target, err := appendName(nil, r.Target)
-	if err != nil {
-		return err
+	w.begin(it.hash, len(rel))
+	w.entries = append(w.entries, rel...)
+	if w.entries, err = b.encoder.encode(w.entries, records, children); err != nil {
+		return fmt.Errorf("%s: %w", b.text(rel), err)
 	}
-	b.add(name, TypePTR, target)
 	return nil
-}
-
-func (b *builder) addAddress(name []byte, addr netip.Addr) error {
-	if !addr.IsValid() {
-		return fmt.Errorf("invalid address")
-	}
-	addr = addr.Unmap().WithZone("")
-	typ := TypeA
-	if addr.Is6() {
-		typ = TypeAAAA
-	}
-	b.add(name, typ, addr.AsSlice())
-	return nil
-}
-
-func (b *builder) add(name []byte, typ Type, data []byte) {
-	sets := b.data[string(name)]
-	if sets == nil {
-		sets = map[Type][][]byte{}
-		b.data[string(name)] = sets
-	}
-	sets[typ] = append(sets[typ], data)
-}
-
-// within reports whether a name is the origin or below it.
-func (b *builder) within(name []byte) bool {
-	for i := 0; ; i += 1 + int(name[i]) {
-		if bytes.Equal(name[i:], b.origin) {
-			return true
-		}
-		if name[i] == 0 {
-			return false
-		}
-	}
-}
-
-// fillGaps makes every name between the origin and a name with data exist (RFC 8020: NXDOMAIN speaks for all below).
-func (b *builder) fillGaps() {
-	for name := range maps.Clone(b.data) {
-		for len(name) > len(b.origin) {
-			name = name[1+int(name[0]):]
-			if _, ok := b.data[name]; !ok {
-				b.data[name] = nil
-			}
-		}
-	}
-}
-
-// normalise puts the data of each name and type in order, once each.
-func (b *builder) normalise() {
-	for _, sets := range b.data {
-		for typ, data := range sets {
-			slices.SortFunc(data, bytes.Compare)
-			sets[typ] = slices.CompactFunc(data, bytes.Equal)
-		}
-	}
-}
-
-// emit writes the tables and answers in order of name, so that the same records make the same arena.
-func (b *builder) emit(z *Zone) error {
-	names := make([][]byte, 0, len(b.data))
-	for _, name := range slices.Sorted(maps.Keys(b.data)) {
-		sets := b.data[name]
-		n := node{first: uint32(len(z.sets)), count: uint32(len(sets))}
-		for _, typ := range slices.Sorted(maps.Keys(sets)) {
-			set, err := b.emitSet(z, typ, sets[typ])
-			if err != nil {
-				return fmt.Errorf("%s: %w", textOf([]byte(name)), err)
-			}
-			z.sets = append(z.sets, set)
-		}
-		if len(z.arena) > math.MaxInt32 {
-			return fmt.Errorf("zone larger than 2 GiB")
-		}
-		names = append(names, []byte(name))
-		z.nodes = append(z.nodes, n)
-	}
-	z.names = newTable(names)
-	z.nodes, z.sets, z.arena = slices.Clip(z.nodes), slices.Clip(z.sets), slices.Clip(z.arena)
-	return nil
-}
-
-func (b *builder) emitSet(z *Zone, typ Type, data [][]byte) (rrset, error) {
-	set := rrset{typ: typ, off: uint32(len(z.arena)), count: uint16(len(data))}
-	for _, d := range data {
-		z.arena = appendRecord(z.arena, questionName, typ, b.cfg.TTL, d)
-		if len(z.arena)-int(set.off) > maxAnswer {
-			return rrset{}, fmt.Errorf("%d records do not fit one message", len(data))
-		}
-	}
-	set.end = uint32(len(z.arena))
-	if (typ == TypeA || typ == TypeAAAA) && set.count > 1 {
-		set.stride = uint16((set.end - set.off) / uint32(set.count))
-	}
-	if typ == TypeNS {
-		set.extra = b.emitGlue(z, data)
-	}
-	set.extraEnd = uint32(len(z.arena))
-	return set, nil
-}
-
-// emitGlue appends the addresses of name servers within the zone as additional records.
-func (b *builder) emitGlue(z *Zone, servers [][]byte) (records uint16) {
-	for _, name := range servers {
-		for _, typ := range []Type{TypeA, TypeAAAA} {
-			for _, addr := range b.data[string(name)][typ] {
-				z.arena = appendRecord(z.arena, name, typ, b.cfg.TTL, addr)
-				records++
-			}
-		}
-	}
-	return records
 }

@@ -92,3 +92,20 @@ func textOf(wire []byte) string {
 	}
 	return b.String()
 }
+
+// labels returns the number of labels of a wire name.
+func labels(name []byte) (n int) {
+	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
+		n++
+	}
+	return n
+}
+
+// TextName returns the presentation form, with final dot, of an uncompressed wire name; octets that are not those of host
+// names come as they are. It is empty where data is no name.
+func TextName(data []byte) string {
+	if end, ok := scanName(data, 0); !ok || end != len(data) {
+		return ""
+	}
+	return textOf(data)
+}

@@ -1,7 +1,9 @@
 package zone
 
 import (
+	"bytes"
 	"fmt"
+	"hash/maphash"
 	"math"
 )
 
@@ -39,23 +41,32 @@ func (s *Set) Zones() []*Zone {
 	return s.zones
 }
 
-func labels(name []byte) (n int) {
-	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
-		n++
-	}
-	return n
-}
-
-// zoneOf returns the zone with the longest origin that a name in lower case lies in, or nil.
-func (s *Set) zoneOf(name []byte) *Zone {
-	if s == nil {
+// Zone returns the zone that answers for the question of a query: the one with the longest origin. Nil where there is none.
+func (s *Set) Zone(q *Query) *Zone {
+	if q.class != classIN {
 		return nil
 	}
-	n := labels(name)
+	z, _ := s.zoneOf(q.Name(), q.labels)
+	return z
+}
+
+// Covers reports whether the question of a query lies in a zone of the set, whether or not its name exists.
+// Anything that is not a well-formed question does not.
+func (s *Set) Covers(msg []byte) bool {
+	var q Query
+	return Parse(msg, &q) == Ask && s.Zone(&q) != nil
+}
+
+// zoneOf returns the zone with the longest origin that a name of n labels in lower case lies in, or nil, and how many
+// octets of the name stand before the origin.
+func (s *Set) zoneOf(name []byte, n int) (*Zone, int) {
+	if s == nil {
+		return nil, 0
+	}
 	for i := 0; n >= s.shortest; n-- {
 		if n <= s.longest {
 			if at := s.origins.lookup(name[i:]); at >= 0 {
-				return s.zones[at]
+				return s.zones[at], i
 			}
 		}
 		if name[i] == 0 {
@@ -63,111 +74,55 @@ func (s *Set) zoneOf(name []byte) *Zone {
 		}
 		i += 1 + int(name[i])
 	}
-	return nil
+	return nil, 0
 }
 
-// Covers reports whether the question of a query lies in a zone of the set, whether or not its name exists.
-// Anything that is not a well-formed query does not.
-func (s *Set) Covers(msg []byte) bool {
-	var q Query
-	if verdict, _ := parse(msg, &q); verdict != Foreign || q.class != classIN {
-		return false
-	}
-	var buf [maxName]byte
-	return s.zoneOf(q.lowerName(&buf)) != nil
+// table finds wire names in lower case by hash: open addressing with linear probing over flat arrays.
+type table struct {
+	seed maphash.Seed
+	// index holds entry numbers plus one; its length is a power of two, at least twice the number of entries.
+	index []uint32
+	// ends are the ends of the entries' names in arena.
+	ends  []uint32
+	arena []byte
 }
 
-// lowerName copies the question's name, in lower case, into buf.
-func (q *Query) lowerName(buf *[maxName]byte) []byte {
-	name := q.name()
-	for i, c := range name {
-		buf[i] = lower(c) // Length octets are at most 63 and so are no letters.
+func newTable(names [][]byte) table {
+	size := 4
+	for size < 2*len(names) {
+		size *= 2
 	}
-	return buf[:len(name)]
+	t := table{seed: maphash.MakeSeed(), index: make([]uint32, size)}
+	for i, name := range names {
+		t.arena = append(t.arena, name...)
+		t.ends = append(t.ends, uint32(len(t.arena)))
+		at := t.hash(name)
+		for t.index[at] != 0 {
+			at = (at + 1) & (len(t.index) - 1)
+		}
+		t.index[at] = uint32(i + 1)
+	}
+	return t
 }
 
-// Respond appends to dst the answer to msg, a message that came over TCP or UDP. It never appends more than the transport
-// and the sender allow, does not allocate where dst has room, and never fails: see [Verdict].
-func (s *Set) Respond(dst, msg []byte, tcp bool) ([]byte, Verdict) {
-	var q Query
-	switch verdict, code := parse(msg, &q); verdict {
-	case Drop:
-		return dst, Drop
-	case Answered:
-		return q.fail(dst, code), Answered
-	}
-	if q.class != classIN {
-		return dst, Foreign
-	}
-	var buf [maxName]byte
-	name := q.lowerName(&buf)
-	z := s.zoneOf(name)
-	if z == nil {
-		return dst, Foreign
-	}
-	// Transfers are not offered.
-	if q.typ == typeAXFR || q.typ == typeIXFR {
-		return q.fail(dst, Refused), Answered
-	}
-	at := z.names.lookup(name)
-	if at < 0 && z.partial {
-		return dst, Foreign
-	}
-	if at < 0 {
-		return q.negative(dst, z, NameError, q.limit(tcp)), Answered
-	}
-	return q.positive(dst, z, z.nodes[at], q.limit(tcp)), Answered
+func (t *table) hash(name []byte) int {
+	return int(maphash.Bytes(t.seed, name) & uint64(len(t.index)-1))
 }
 
-// positive appends the answer about an existing name.
-func (q *Query) positive(dst []byte, z *Zone, n node, limit int) []byte {
-	start := len(dst)
-	if q.typ == typeANY && n.count > 0 {
-		dst = q.begin(dst, Success, true)
-		count(dst[start:], 6, 1)
-		return q.finish(append(dst, z.hinfo...), start, Success)
+// lookup returns the entry's number, or -1. A zero table has no entries.
+func (t *table) lookup(name []byte) int {
+	if len(t.index) == 0 {
+		return -1
 	}
-	set := z.find(n, q.typ)
-	if set == nil {
-		return q.negative(dst, z, Success, limit)
+	for at := t.hash(name); t.index[at] != 0; at = (at + 1) & (len(t.index) - 1) {
+		i := t.index[at] - 1
+		var start uint32
+		if i > 0 {
+			start = t.ends[i-1]
+		}
+		if bytes.Equal(t.arena[start:t.ends[i]], name) {
+			return int(i)
+		}
 	}
-	dst = q.begin(dst, Success, true)
-	room := limit - (len(dst) - start)
-	if q.edns {
-		room -= optSize
-	}
-	size := int(set.end - set.off)
-	if size > room {
-		dst[start+2] |= flagTC
-		return q.finish(dst, start, Success)
-	}
-	count(dst[start:], 6, int(set.count))
-	answer := z.arena[set.off:set.end]
-	if set.stride != 0 {
-		first := int(uint16(q.msg[0])<<8|uint16(q.msg[1])) % int(set.count) * int(set.stride)
-		dst = append(dst, answer[first:]...)
-		answer = answer[:first]
-	}
-	dst = append(dst, answer...)
-	// Additional records are a courtesy: they are left out where there is no room.
-	if set.extra > 0 && size+int(set.extraEnd-set.end) <= room {
-		count(dst[start:], 10, int(set.extra))
-		dst = append(dst, z.arena[set.end:set.extraEnd]...)
-	}
-	return q.finish(dst, start, Success)
-}
-
-// negative appends NXDOMAIN or NODATA with the SOA, whose owner is a pointer to the end of the question's name.
-func (q *Query) negative(dst []byte, z *Zone, code Rcode, limit int) []byte {
-	start := len(dst)
-	dst = q.begin(dst, code, true)
-	// Only an origin near the longest makes it too large; without the SOA it could not be remembered.
-	if len(dst)-start+len(questionName)+len(z.soa)+optSize > limit {
-		dst[start+2] |= flagTC
-		return q.finish(dst, start, code)
-	}
-	owner := q.end - questionTail - len(z.origin)
-	count(dst[start:], 8, 1)
-	dst = append(dst, 0xc0|byte(owner>>8), byte(owner))
-	return q.finish(append(dst, z.soa...), start, code)
+	return -1
 }

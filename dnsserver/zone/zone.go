@@ -1,10 +1,20 @@
 package zone
 
 import (
-	"bytes"
-	"encoding/binary"
-	"hash/maphash"
+	"iter"
 	"net/netip"
+)
+
+// Signing says who signs a zone (RFC 4034, RFC 4035).
+type Signing uint8
+
+const (
+	// Unsigned zones have no signatures.
+	Unsigned Signing = iota
+	// Presigned zones hold their signatures and NSEC records, which are added to answers where they are asked for.
+	Presigned
+	// Online zones are signed answer by answer, by another package: see [Sign].
+	Online
 )
 
 // Config is what a zone is built from.
@@ -20,27 +30,19 @@ type Config struct {
 	NegativeTTL uint32
 	// NS are the zone's name servers; the first is the SOA's primary. At least one, unless Partial.
 	NS []NameServer
-	// Records of the zone, in any order. Equal addresses of one name count once.
+	// Records of the zone, in any order, without the apex' SOA and NS. Equal ones count once.
 	Records []Record
-	// Partial says that the zone holds only some of its names: a question about another is Foreign instead of NXDOMAIN.
-	// The apex belongs to the others.
+	// Partial says that the zone holds only some of its names, and only addresses and pointers of these: a question about
+	// anything else is Foreign instead of NXDOMAIN. The apex belongs to the others.
 	Partial bool
+	// Mode says who signs. The zero value is nobody.
+	Mode Signing
 }
 
 // NameServer is a name server with its addresses, which become records where its name is within the zone.
 type NameServer struct {
 	Name      string
 	Addresses []netip.Addr
-}
-
-// Record is one datum of a name: exactly one of Address and Target is set.
-type Record struct {
-	// Name is absolute; a final dot is optional.
-	Name string
-	// Address makes an A or AAAA record.
-	Address netip.Addr
-	// Target makes a PTR record to this absolute name.
-	Target string
 }
 
 // Timers of the SOA in seconds (RFC 1912 section 2.2, shortened: zones change with every machine).
@@ -52,32 +54,21 @@ const (
 
 // Zone is an immutable zone.
 type Zone struct {
+	// origin, ttl, mode, partial and ns, the origin's NS records, are those of all versions.
 	origin  []byte
-	serial  uint32
+	ttl     uint32
+	mode    Signing
 	partial bool
-	// names is every existing name, nodes what it has; a node's number is its number in the table.
-	names table
-	nodes []node
-	sets  []rrset
-	// arena holds the wire form of every answer: records whose owner is a pointer to the question's name.
-	arena []byte
-	// soa is the record for negative answers, without its owner; hinfo is the answer to ANY (RFC 8482 section 4.2).
-	soa, hinfo []byte
-}
+	ns      []Record
 
-// node is an existing name; without sets it is an empty non-terminal.
-type node struct {
-	first uint32
-	count uint32
-}
-
-// rrset is an answer in the arena: count records from off to end, then extra additional records to extraEnd.
-type rrset struct {
-	off, end, extraEnd uint32
-	count, extra       uint16
-	typ                Type
-	// stride is the size of each record where all are equally large, so that they can be rotated; else 0.
-	stride uint16
+	serial uint32
+	// soa is the SOA's data, apex what the origin has, names what all others have. order is for presigned zones.
+	soa   []byte
+	apex  node
+	names directory
+	order order
+	// negative is the SOA of negative answers, hinfo the answer to ANY.
+	negative, hinfo rrset
 }
 
 // Origin returns the zone's name in lower case, with final dot.
@@ -86,75 +77,92 @@ func (z *Zone) Origin() string { return textOf(z.origin) }
 // Serial returns the SOA's serial.
 func (z *Zone) Serial() uint32 { return z.serial }
 
+// Mode says who signs the zone.
+func (z *Zone) Mode() Signing { return z.mode }
+
 // Len returns the number of names that exist, empty non-terminals included.
-func (z *Zone) Len() int { return len(z.nodes) }
+func (z *Zone) Len() int {
+	if z.partial && z.apex.empty() {
+		return z.names.count
+	}
+	return z.names.count + 1
+}
 
-// find returns the answer for a type at a node.
-func (z *Zone) find(n node, typ Type) *rrset {
-	for i := n.first; i < n.first+n.count; i++ {
-		if z.sets[i].typ == typ {
-			return &z.sets[i]
+// node returns what a name has; rel is what stands before the origin, in lower case.
+func (z *Zone) node(rel []byte) (node, bool) {
+	if len(rel) == 0 {
+		return z.apex, !z.partial || !z.apex.empty()
+	}
+	return z.names.find(rel)
+}
+
+// SOA returns the zone's SOA record.
+func (z *Zone) SOA() Record {
+	return Record{Name: z.Origin(), Type: TypeSOA, TTL: z.ttl, Data: z.soa}
+}
+
+// Records returns the records of one name, in order of type and data, signatures last; those of the origin include SOA and
+// NS. The records belong to the caller.
+func (z *Zone) Records(name string) iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		wire, err := appendName(nil, name)
+		if err != nil || !within(wire, z.origin) {
+			return
+		}
+		if n, ok := z.node(wire[:len(wire)-len(z.origin)]); ok {
+			n.all(textOf(wire), yield)
 		}
 	}
-	return nil
 }
 
-// table finds wire names in lower case by hash: open addressing with linear probing over flat arrays.
-type table struct {
-	seed maphash.Seed
-	// index holds entry numbers plus one; its length is a power of two, at least twice the number of entries.
-	index []uint32
-	// ends are the ends of the entries' names in arena.
-	ends  []uint32
-	arena []byte
-}
-
-func newTable(names [][]byte) table {
-	size := 4
-	for size < 2*len(names) {
-		size *= 2
-	}
-	t := table{seed: maphash.MakeSeed(), index: make([]uint32, size)}
-	for i, name := range names {
-		t.arena = append(t.arena, name...)
-		t.ends = append(t.ends, uint32(len(t.arena)))
-		at := t.hash(name)
-		for t.index[at] != 0 {
-			at = (at + 1) & (len(t.index) - 1)
+// All returns all records: the SOA, the others of the origin, and those of all names in no particular order, each name's
+// together.
+func (z *Zone) All() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		if !z.partial && !yield(z.SOA()) {
+			return
 		}
-		t.index[at] = uint32(i + 1)
-	}
-	return t
-}
-
-func (t *table) hash(name []byte) int {
-	return int(maphash.Bytes(t.seed, name) & uint64(len(t.index)-1))
-}
-
-// lookup returns the entry's number, or -1. A zero table has no entries.
-func (t *table) lookup(name []byte) int {
-	if len(t.index) == 0 {
-		return -1
-	}
-	for at := t.hash(name); t.index[at] != 0; at = (at + 1) & (len(t.index) - 1) {
-		i := t.index[at] - 1
-		var start uint32
-		if i > 0 {
-			start = t.ends[i-1]
+		for r := range z.Records(z.Origin()) {
+			if r.Type != TypeSOA && !yield(r) {
+				return
+			}
 		}
-		if bytes.Equal(t.arena[start:t.ends[i]], name) {
-			return int(i)
+		for name, n := range z.names.all() {
+			if !n.all(textOf(append([]byte(name), z.origin...)), yield) {
+				return
+			}
 		}
 	}
-	return -1
 }
 
-// appendRecord appends a record; owner is in wire form.
-func appendRecord(dst, owner []byte, typ Type, ttl uint32, data []byte) []byte {
-	dst = append(dst, owner...)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(typ))
-	dst = binary.BigEndian.AppendUint16(dst, classIN)
-	dst = binary.BigEndian.AppendUint32(dst, ttl)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(data)))
-	return append(dst, data...)
+// all yields the records of a node.
+func (n node) all(name string, yield func(Record) bool) bool {
+	for _, signatures := range [...]bool{false, true} {
+		off, count := n.sets()
+		for ; count > 0; count-- {
+			s := rrset(n[off:])
+			off += s.len()
+			records := s.records()
+			if signatures {
+				records = s.signatures()
+			}
+			for records != "" {
+				end := fixed + dataSize(records)
+				r := Record{Name: name, Type: Type(uint16(records[2])<<8 | uint16(records[3])), TTL: ttlOf(records), Data: []byte(records[fixed:end])}
+				if records = records[end:]; !yield(r) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// within reports whether a name is an origin or below it.
+func within(name, origin []byte) bool {
+	i := 0
+	for len(name)-i > len(origin) {
+		i += 1 + int(name[i])
+	}
+	return string(name[i:]) == string(origin)
 }

@@ -98,11 +98,8 @@ func checkZone(d *document, z *provisionrv1.ZoneSpec) {
 	if strings.HasSuffix(domain, ".local") {
 		d.complain("spec.domain", "as "+strings.TrimSuffix(domain, ".local")+".internal", "must not end in .local, which belongs to multicast DNS (RFC 6762)")
 	}
-	records := z.GetRecords()
-	d.unique("spec.records", len(records), func(i int) (string, string) { return "name", records[i].Name })
-	for i, r := range records {
-		d.unique(at("spec.records", i)+".addresses", len(r.Addresses), func(j int) (string, string) { return "", r.Addresses[j] })
-	}
+	checkRecords(d, "spec.records", domain, true, z.GetRecords())
+	checkTransfer(d, z)
 }
 
 func checkNetwork(d *document, n *provisionrv1.NetworkSpec) {
@@ -123,6 +120,7 @@ func checkNetwork(d *document, n *provisionrv1.NetworkSpec) {
 	prefix, err := netip.ParsePrefix(n.GetCidr())
 	if err == nil {
 		checkRange(d, n, prefix)
+		checkReverse(d, n, prefix)
 	}
 	for i, s := range n.GetNtpServers() {
 		if !isHost(s) {

@@ -37,6 +37,8 @@ func checkPool(d *document, p *provisionrv1.Pool) {
 	checkMachines(d, spec)
 	checkRelease(d, spec.GetOs())
 	checkAliases(d, name, spec.Aliases)
+	checkRecords(d, "spec.records", "", false, spec.Records)
+	checkEndpoints(d, spec.Endpoints)
 	checkRepositories(d, spec)
 	checkPackages(d, spec)
 	checkDownloads(d, spec)

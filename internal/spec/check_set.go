@@ -11,7 +11,7 @@ import (
 // set is what a whole set of documents says.
 type set struct {
 	options Options
-	// objects are the documents by KIND/NAME; names have who owns a DNS name, by ZONE/NAME.
+	// objects are the documents by KIND/NAME; names have who owns a DNS name, as pool web, by ZONE/NAME.
 	objects map[string]*document
 	names   map[string]string
 }
@@ -52,6 +52,7 @@ func checkSet(docs []*document, options Options) {
 			s.claimNames(d, p)
 		}
 	}
+	s.recordNames(docs)
 	for _, d := range docs {
 		if p := d.object.GetPool(); p != nil {
 			s.slotNames(d, p)
@@ -121,20 +122,25 @@ func zoneOf(p *provisionrv1.Pool) string {
 // claimNames registers the pool's own name and its aliases.
 func (s *set) claimNames(d *document, p *provisionrv1.Pool) {
 	name := p.GetMetadata().GetName()
-	claim := func(path, label string) {
-		key := zoneOf(p) + "/" + label
-		if owner, ok := s.names[key]; ok && owner != name {
-			d.complain(path, "names are unique within a zone", "%s is taken by pool %s", show(label), owner)
-			return
-		}
-		s.names[key] = name
-	}
 	if name != "" && s.objects["Pool/"+name] == d {
-		claim("metadata.name", name)
+		s.claim(d, zoneOf(p), "pool "+name, "metadata.name", name)
 		for i, a := range p.GetSpec().GetAliases() {
-			claim(at("spec.aliases", i), a)
+			s.claim(d, zoneOf(p), "pool "+name, at("spec.aliases", i), a)
 		}
 	}
+}
+
+// claim registers a name of a zone, and complains where it is taken.
+func (s *set) claim(d *document, zone, owner, path, name string) {
+	if name == "" {
+		return
+	}
+	key := zone + "/" + name
+	if first, ok := s.names[key]; ok {
+		d.complain(path, "names are unique within a zone", "%s is taken by %s", show(name), first)
+		return
+	}
+	s.names[key] = owner
 }
 
 // slotNames checks that no pool is named like a machine of another pool of its zone.

@@ -38,6 +38,9 @@ func Default(o *provisionrv1.Object) {
 		z.ApiVersion, z.Kind = or(z.ApiVersion, APIVersion), or(z.Kind, "Zone")
 		if z.Spec != nil {
 			z.Spec.Ttl = or(z.Spec.Ttl, 30)
+			for _, k := range z.Spec.GetTransfer().GetKeys() {
+				k.Algorithm = or(k.Algorithm, "hmac-sha256")
+			}
 		}
 	case *provisionrv1.Object_Network:
 		n := o.Network
@@ -92,6 +95,9 @@ func defaultPool(s *provisionrv1.PoolSpec) {
 	}
 	for _, r := range s.Firewall.Egress {
 		r.Protocol = or(r.Protocol, "tcp")
+	}
+	for _, e := range s.Endpoints {
+		e.Protocol = or(e.Protocol, "tcp")
 	}
 	for _, v := range s.Services {
 		v.State = or(v.State, "running")

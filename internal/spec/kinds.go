@@ -60,6 +60,7 @@ func notWritten(name string) (instead string, ok bool) {
 		"Event":        "events are written by the servers",
 		"Member":       "members join with `provisionr server --join`",
 		"Token":        "tokens are made with `provisionr token create`",
+		"ZoneKey":      "DNSSEC keys are made by the servers: set spec.dnssec of the Zone",
 		"Secret":       "a secret is never written into a manifest: set it with `provisionr secret set NAME`, and refer to it by its name",
 	}[name]
 	return instead, ok

@@ -42,6 +42,11 @@ func requiredHint(f protoreflect.FieldDescriptor) string {
 		"release":    `as release: "12"`,
 		"region":     "as region: eu-central-1",
 		"project":    "as project: my-project-123456",
+		"secret":     "the name of a Secret: see `provisionr secret set`",
+		"keys":       "as keys: [{name: ns2.example.org, secret: ns2}]",
+		"address":    `as address: "192.0.2.53"`,
+		"target":     "a name relative to the domain, or with a final dot",
+		"service":    "the name of a service, as zookeeper",
 	}[f.Name()]
 }
 
@@ -101,6 +106,10 @@ func patternWords(f protoreflect.FieldDescriptor, value, pattern string, key boo
 		"NetworkSpec.package_mirrors=": {"is not an http or https address", "as http://deb.debian.org/debian: http://mirror.example.com/debian"},
 		"NetworkSpec.no_proxy":         {"is not a host, a domain or a range", "as localhost, .example.com or 10.0.0.0/8"},
 		"VpnPeerSpec.public_key":       {"is not a WireGuard public key", "44 characters, as `wg pubkey` prints"},
+		"StaticRecord.name":            {"is not a name", "small letters, digits, - and _, with dots between, relative to the domain; @ is the domain itself"},
+		"StaticRecord.cname":           {"is not a name", "relative to the domain as db, or with a final dot as db.example.org."},
+		"ServiceRecord.target":         {"is not a name", "relative to the domain as db, or with a final dot as db.example.org."},
+		"TransferKey.name":             {"is not the name of a key", "as ns2.example.org, in small letters and without a final dot"},
 		"Spot.max_price":               {"is not a price for an hour", `as "0.045", in the provider's currency, without its name`},
 	}
 	name := protoreflect.FullName(f.Parent().Name() + "." + f.Name())

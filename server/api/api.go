@@ -131,6 +131,8 @@ type Config struct {
 	VpnNodes func(s *state.Snapshot, vpn, peer string) []*agentv1.VpnNode
 	// Records lists the DNS records that the servers serve at a snapshot.
 	Records func(*state.Snapshot) []*provisionrv1.Record
+	// ZoneKeys has the DNSSEC keys of zones. Default: there are none.
+	ZoneKeys ZoneKeys
 	// Boot serves /boot/. Default: not found.
 	Boot http.Handler
 	// Console serves all paths that are nothing else. Default: not found.
@@ -166,6 +168,9 @@ func New(c Config) (*API, error) {
 	}
 	if c.VpnNodes == nil {
 		c.VpnNodes = func(*state.Snapshot, string, string) []*agentv1.VpnNode { return nil }
+	}
+	if c.ZoneKeys == nil {
+		c.ZoneKeys = noZoneKeys{}
 	}
 	if c.RebootTimeout == 0 {
 		c.RebootTimeout = 10 * time.Minute

@@ -166,6 +166,7 @@ func newCluster(t *testing.T) *cluster {
 	api, err := New(Config{
 		Proposer: c, Syncer: c, State: c.store, Door: door, Authority: c.authority, Raft: c, Archive: c, Agents: &c.agents, Consoles: c,
 		Records:   func(*state.Snapshot) []*provisionrv1.Record { return nil },
+		ZoneKeys:  fakeZoneKeys{},
 		Providers: &c.clouds, Seed: anySeed, Adoption: anyAdoption, Firewall: anyFirewall,
 		Future: c.future, Preview: preview, AgentProgram: agentProgram, MayReboot: c.mayReboot,
 		Console: page, Version: "v0", Logger: logger,

@@ -149,6 +149,9 @@ func plan(snapshot *state.Snapshot, objects []*provisionrv1.Object) ([]*provisio
 		if p := o.GetPool(); p != nil && c.Action != actionNone {
 			consequences(snapshot, before.GetPool(), p, c)
 		}
+		if z := o.GetZone(); z != nil && c.Action != actionNone {
+			zoneConsequences(snapshot, before.GetZone(), z, c)
+		}
 		changes = append(changes, c)
 	}
 	return changes, nil

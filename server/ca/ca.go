@@ -36,6 +36,7 @@ type Records interface {
 	Authorities() iter.Seq[*raftlogv1.Authority]
 	Members() iter.Seq[*provisionrv1.Member]
 	Secrets() iter.Seq[*provisionrv1.Secret]
+	ZoneKeys() iter.Seq[*provisionrv1.ZoneKey]
 }
 
 // Config of a CA.

@@ -27,6 +27,7 @@ type records struct {
 	authorities map[string]*raftlogv1.Authority
 	members     map[string]*provisionrv1.Member
 	secrets     map[string]*provisionrv1.Secret
+	zoneKeys    map[string]*provisionrv1.ZoneKey
 }
 
 func (r *records) Cluster() *provisionrv1.Cluster  { return r.cluster }
@@ -40,8 +41,9 @@ func (r *records) Authorities() iter.Seq[*raftlogv1.Authority] {
 		}
 	}
 }
-func (r *records) Members() iter.Seq[*provisionrv1.Member] { return maps.Values(r.members) }
-func (r *records) Secrets() iter.Seq[*provisionrv1.Secret] { return maps.Values(r.secrets) }
+func (r *records) Members() iter.Seq[*provisionrv1.Member]   { return maps.Values(r.members) }
+func (r *records) Secrets() iter.Seq[*provisionrv1.Secret]   { return maps.Values(r.secrets) }
+func (r *records) ZoneKeys() iter.Seq[*provisionrv1.ZoneKey] { return maps.Values(r.zoneKeys) }
 
 func (r *records) apply(t *testing.T, commands ...*raftlogv1.Command) {
 	t.Helper()
@@ -61,6 +63,9 @@ func (r *records) apply(t *testing.T, commands ...*raftlogv1.Command) {
 			for _, s := range c.PutSealedKey.Secrets {
 				r.secrets[s.Metadata.Name] = s
 			}
+			for _, k := range c.PutSealedKey.ZoneKeys {
+				r.zoneKeys[k.Metadata.Name] = k
+			}
 		default:
 			t.Fatalf("unexpected command %T", c)
 		}
@@ -77,7 +82,7 @@ type cluster struct {
 func newCluster(t *testing.T) (*cluster, *Material) {
 	t.Helper()
 	c := &cluster{
-		records: &records{authorities: map[string]*raftlogv1.Authority{}, members: map[string]*provisionrv1.Member{}, secrets: map[string]*provisionrv1.Secret{}},
+		records: &records{authorities: map[string]*raftlogv1.Authority{}, members: map[string]*provisionrv1.Member{}, secrets: map[string]*provisionrv1.Secret{}, zoneKeys: map[string]*provisionrv1.ZoneKey{}},
 		keys:    map[string]*seal.MemberKey{}, cas: map[string]*CA{}, now: now,
 	}
 	member := c.member(t, "a")

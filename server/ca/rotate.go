@@ -122,7 +122,11 @@ func (a *CA) Evict(member string) ([]*raftlogv1.Command, error) {
 	if err != nil {
 		return nil, err
 	}
-	commands := sealedKeys(both, secrets)
+	zoneKeys, err := resealZoneKeys(records, old, ring)
+	if err != nil {
+		return nil, err
+	}
+	commands := sealedKeys(both, secrets, zoneKeys)
 	version += uint64(len(commands))
 	for row := range records.Authorities() {
 		purpose := purposeAuthority + row.GetId()

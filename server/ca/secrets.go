@@ -70,18 +70,24 @@ func reseal(records Records, old, ring *seal.Ring) ([][]*provisionrv1.Secret, er
 	return slices.Clip(parts), nil
 }
 
-// sealedKeys returns the commands that put a ring of two keys in, and hand over every secret to the newer of them.
-func sealedKeys(row *raftlogv1.SealedKey, parts [][]*provisionrv1.Secret) []*raftlogv1.Command {
-	if len(parts) == 0 {
-		return []*raftlogv1.Command{putSealedKey(row)}
-	}
+// sealedKeys returns the commands that put a ring of two keys in, and hand over every secret and zone key to the newer of them.
+func sealedKeys(row *raftlogv1.SealedKey, secrets [][]*provisionrv1.Secret, zoneKeys [][]*provisionrv1.ZoneKey) []*raftlogv1.Command {
 	var commands []*raftlogv1.Command
-	for i, part := range parts {
+	add := func() *raftlogv1.PutSealedKey {
 		each := proto.CloneOf(row)
-		each.Version += uint64(i)
+		each.Version += uint64(len(commands))
 		c := putSealedKey(each)
-		c.GetPutSealedKey().Secrets = part
 		commands = append(commands, c)
+		return c.GetPutSealedKey()
+	}
+	for _, part := range secrets {
+		add().Secrets = part
+	}
+	for _, part := range zoneKeys {
+		add().ZoneKeys = part
+	}
+	if len(commands) == 0 {
+		add()
 	}
 	return commands
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
 	"github.com/provisionr/provisionr/internal/pki"
@@ -53,6 +54,23 @@ func (a *CA) machineToken(machineID string, attempt uint32) ([]byte, error) {
 		return nil, err
 	}
 	return mac(key, machineID+"|"+strconv.FormatUint(uint64(attempt), 10)), nil
+}
+
+// CookieDay is how long a secret of DNS cookies is the newest.
+const CookieDay = 24 * time.Hour
+
+// CookieSecrets returns the secrets of DNS cookies (RFC 7873 section 6) at a time: the newest, and the one of the day before.
+// They are the same on every member.
+func (a *CA) CookieSecrets(now time.Time) (secrets [2][16]byte, err error) {
+	_, key, err := a.open(a.config.State())
+	if err != nil {
+		return secrets, err
+	}
+	day := now.Unix() / int64(CookieDay/time.Second)
+	for i := range secrets {
+		copy(secrets[i][:], mac(key, "dns cookie|"+strconv.FormatInt(day-int64(i), 10)))
+	}
+	return secrets, nil
 }
 
 func mac(key []byte, text string) []byte {

@@ -1,7 +1,6 @@
 package dnszone
 
 import (
-	"cmp"
 	"maps"
 	"net"
 	"net/netip"
@@ -21,6 +20,15 @@ const defaultTTL = 30
 type Config struct {
 	// Hosts returns the addresses at which a member answers DNS. Nil means [MemberHosts].
 	Hosts func(*provisionrv1.Member) []netip.Addr
+	// Signing knows the keys of zones. Nil means that no zone is signed.
+	Signing Signing
+}
+
+func (c Config) hosts(m *provisionrv1.Member) []netip.Addr {
+	if c.Hosts != nil {
+		return c.Hosts(m)
+	}
+	return MemberHosts(m)
 }
 
 // MemberHosts returns the addresses of a member's own record at which others may reach it: those that it has in the
@@ -50,8 +58,8 @@ func appendHost(hosts []netip.Addr, host string) []netip.Addr {
 	return append(hosts, addr.Unmap())
 }
 
-// Build makes the zones of a snapshot: one for each domain, and the reverse zones of every network. Before the cluster
-// exists there are none.
+// Build makes the zones of a snapshot in order of origin, without signatures: one for each domain, and the reverse zones of
+// every network. Before the cluster exists there are none.
 func Build(s *state.Snapshot, cfg Config) ([]*zone.Zone, error) {
 	var zones []*zone.Zone
 	for _, c := range plan(s, cfg) {
@@ -64,88 +72,173 @@ func Build(s *state.Snapshot, cfg Config) ([]*zone.Zone, error) {
 	return zones, nil
 }
 
-// planner collects the records of all zones.
-type planner struct {
-	s   *state.Snapshot
-	cfg Config
-	// zones are by origin, without final dot.
-	zones map[string]*zone.Config
-	// pointers are the names that addresses point to.
-	pointers map[netip.Addr]string
-}
-
 // plan returns what the zones are built from, in order of origin.
 func plan(s *state.Snapshot, cfg Config) []zone.Config {
 	if s.Cluster() == nil {
 		return nil
 	}
-	if cfg.Hosts == nil {
-		cfg.Hosts = MemberHosts
+	return newView(s, cfg).plan()
+}
+
+// newView reads a snapshot whole, but for its records.
+func newView(s *state.Snapshot, cfg Config) *view {
+	v := &view{cfg: cfg, layout: newLayout(s, cfg), pools: map[string]*group{}, roles: map[roleKey]*group{}}
+	v.at(s)
+	for pool := range s.Pools() {
+		v.fillPool(pool)
+		for _, role := range rolesOf(pool) {
+			key := roleKey{s.ZoneName(pool), role}
+			if v.roles[key] == nil {
+				v.roles[key] = &group{}
+			}
+			v.addReady(v.roles[key], pool)
+		}
 	}
-	p := &planner{s: s, cfg: cfg, zones: map[string]*zone.Config{}, pointers: map[netip.Addr]string{}}
-	p.addZones()
-	p.addSlots()
-	p.addAliases()
-	p.addStatic()
-	p.addReverse()
-	configs := make([]zone.Config, 0, len(p.zones))
-	for _, origin := range slices.Sorted(maps.Keys(p.zones)) {
-		configs = append(configs, *p.zones[origin])
+	return v
+}
+
+// at turns the view to a snapshot.
+func (v *view) at(s *state.Snapshot) {
+	v.s, v.static = s, map[any]map[string]*provisionrv1.StaticRecord{}
+}
+
+// rest lets go of the snapshot, which would keep every row alive that has changed since.
+func (v *view) rest() { v.s, v.static = nil, nil }
+
+func (v *view) fillPool(pool *provisionrv1.Pool) {
+	g := &group{}
+	v.addReady(g, pool)
+	v.pools[pool.GetMetadata().GetName()] = g
+}
+
+func (v *view) fillRole(key roleKey) {
+	g := &group{}
+	for pool := range v.s.Pools() {
+		if v.s.ZoneName(pool) == key.zone && slices.Contains(rolesOf(pool), key.role) {
+			v.addReady(g, pool)
+		}
 	}
-	return configs
+	v.roles[key] = g
+}
+
+func (v *view) addReady(g *group, pool *provisionrv1.Pool) {
+	for slot := range v.s.SlotsOf(pool.GetMetadata().GetName()) {
+		if Ready(v.s.Machine(slot.GetHolder())) {
+			g.set(slot.GetMetadata().GetName(), true)
+		}
+	}
+}
+
+// rolesOf returns the roles of a pool that have names.
+func rolesOf(pool *provisionrv1.Pool) []string {
+	return slices.DeleteFunc(slices.Clone(pool.GetSpec().GetRoles()), func(role string) bool { return !isLabel(role) })
+}
+
+// isLabel reports whether a text is a label of a host name in lower case (RFC 1123 section 2.1).
+func isLabel(s string) bool {
+	valid := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-'
+	for i := range len(s) {
+		c := s[i]
+		valid = valid && (c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z')
+	}
+	return valid
+}
+
+// plan makes the records of all names.
+func (v *view) plan() []zone.Config {
+	configs := make(map[string]*zone.Config, len(v.layout.zones))
+	objects := make(map[string]*origin, len(v.layout.zones))
+	for name, z := range v.layout.zones {
+		c := z.config(Serial(v.s.Cluster()))
+		if configs[name] = &c; z.object != "" {
+			objects[z.object] = z
+		}
+		c.Records = v.apex(z)
+	}
+	add := func(object string, make func(*origin) []zone.Record) {
+		if z := objects[object]; z != nil {
+			c := configs[z.name]
+			c.Records = append(c.Records, make(z)...)
+		}
+	}
+	for z := range v.s.Zones() {
+		for _, r := range z.GetSpec().GetRecords() {
+			if r.GetName() != apexName {
+				add(z.GetMetadata().GetName(), func(z *origin) []zone.Record { return staticData(z.name, r) })
+			}
+		}
+	}
+	machines := map[string]int{}
+	for pool := range v.s.Pools() {
+		machines[v.s.ZoneName(pool)] += int(pool.GetSpec().GetSize())
+		for n := range v.s.PoolNames(pool) {
+			add(n.Zone, func(z *origin) []zone.Record { return v.pool(z, pool, n.Name) })
+		}
+	}
+	for object, n := range machines {
+		if z := objects[object]; z != nil {
+			// An address and a text each, mostly.
+			configs[z.name].Records = slices.Grow(configs[z.name].Records, 2*n)
+		}
+	}
+	for key := range v.roles {
+		add(key.zone, func(z *origin) []zone.Record { return v.role(z, key.role) })
+	}
+	pointers := v.planSlots(configs)
+	for addr, target := range v.layout.statics {
+		if _, machine := pointers[addr]; !machine {
+			pointers[addr] = target
+		}
+	}
+	for addr, target := range pointers {
+		if z, name := v.layout.pointerName(addr); z != nil {
+			if r, err := zone.Named(name, zone.TypePTR, target); err == nil {
+				configs[z.name].Records = append(configs[z.name].Records, r)
+			}
+		}
+	}
+	out := make([]zone.Config, 0, len(configs))
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		out = append(out, *configs[name])
+	}
+	return out
+}
+
+// planSlots adds the records of all machines' own names. It returns what their addresses point to: of several names the first.
+func (v *view) planSlots(configs map[string]*zone.Config) map[netip.Addr]string {
+	pointers := make(map[netip.Addr]string, v.s.MachineCount()+len(v.layout.statics))
+	for slot := range v.s.Slots() {
+		z := v.zoneOf(slot)
+		if z == nil {
+			continue
+		}
+		c := configs[z.name]
+		first := len(c.Records)
+		c.Records = v.appendSlot(c.Records, slot)
+		for _, r := range c.Records[first:] {
+			addr, ok := netip.AddrFromSlice(r.Data)
+			if !ok || r.Type != zone.TypeA && r.Type != zone.TypeAAAA {
+				continue
+			}
+			if _, taken := pointers[addr]; !taken {
+				pointers[addr] = slot.GetFqdn()
+			}
+		}
+	}
+	return pointers
+}
+
+// zoneOf returns the zone that a slot is named in, nil where that was deleted.
+func (v *view) zoneOf(slot *provisionrv1.Slot) *origin {
+	_, domain, _ := strings.Cut(slot.GetFqdn(), ".")
+	if z := v.layout.zones[domain]; z != nil && z.object != "" {
+		return z
+	}
+	return nil
 }
 
 // Serial is the SOA serial of a cluster's zones: uint32 arithmetic, which RFC 1982 compares.
 func Serial(c *provisionrv1.Cluster) uint32 { return c.GetSerialBase() + uint32(c.GetZoneIndex()) }
-
-func (p *planner) addZones() {
-	for z := range p.s.Zones() {
-		domain := z.GetSpec().GetDomain()
-		p.zones[domain] = &zone.Config{
-			Origin: domain, Serial: Serial(p.s.Cluster()), TTL: cmp.Or(z.GetSpec().GetTtl(), defaultTTL), NS: p.nameServers(domain),
-		}
-	}
-}
-
-// nameServers are all members, named in the domain. A cluster without members does not exist; its zones must have a
-// name server all the same.
-func (p *planner) nameServers(domain string) []zone.NameServer {
-	var servers []zone.NameServer
-	for m := range p.s.Members() {
-		servers = append(servers, zone.NameServer{Name: state.NameServer(m.GetMetadata().GetName()) + "." + domain, Addresses: p.cfg.Hosts(m)})
-	}
-	if len(servers) == 0 {
-		servers = append(servers, zone.NameServer{Name: "ns." + domain})
-	}
-	return servers
-}
-
-// add adds an address to a name in the zone of a domain. What has no zone has no records: its zone was deleted.
-func (p *planner) add(domain, name string, addr netip.Addr) {
-	if z := p.zones[domain]; z != nil {
-		z.Records = append(z.Records, zone.Record{Name: name, Address: addr})
-	}
-}
-
-func (p *planner) point(addr netip.Addr, name string) {
-	if _, taken := p.pointers[addr]; !taken {
-		p.pointers[addr] = name
-	}
-}
-
-func (p *planner) addSlots() {
-	for slot := range p.s.Slots() {
-		m := p.s.Machine(slot.GetHolder())
-		_, domain, ok := strings.Cut(slot.GetFqdn(), ".")
-		if m == nil || !ok {
-			continue
-		}
-		for _, addr := range Addresses(p.s, m) {
-			p.add(domain, slot.GetFqdn(), addr)
-			p.point(addr, slot.GetFqdn())
-		}
-	}
-}
 
 // Addresses returns what a machine has claimed, else what its provider reports; nothing once it is gone or where m is nil.
 func Addresses(s *state.Snapshot, m *provisionrv1.Machine) []netip.Addr {
@@ -165,122 +258,4 @@ func Addresses(s *state.Snapshot, m *provisionrv1.Machine) []netip.Addr {
 // Ready reports whether a machine is answered under its pool's aliases. A nil machine is not.
 func Ready(m *provisionrv1.Machine) bool {
 	return m.GetStatus().GetPhase() == provisionrv1.Phase_PHASE_READY && m.GetStatus().GetQuarantined() == ""
-}
-
-// addAliases adds the ready machines of each pool under its own name and its aliases, as many as fit an answer.
-func (p *planner) addAliases() {
-	for pool := range p.s.Pools() {
-		domain := p.s.Zone(p.s.ZoneName(pool)).GetSpec().GetDomain()
-		var ready []netip.Addr
-		for slot := range p.s.SlotsOf(pool.GetMetadata().GetName()) {
-			m := p.s.Machine(slot.GetHolder())
-			if Ready(m) {
-				ready = append(ready, Addresses(p.s, m)...)
-			}
-		}
-		ready = ready[:min(len(ready), zone.MaxAddresses)]
-		for name := range p.s.PoolNames(pool) {
-			for _, addr := range ready {
-				p.add(domain, name.Name+"."+domain, addr)
-			}
-		}
-	}
-}
-
-func (p *planner) addStatic() {
-	for z := range p.s.Zones() {
-		domain := z.GetSpec().GetDomain()
-		for _, r := range z.GetSpec().GetRecords() {
-			for _, address := range r.GetAddresses() {
-				// Admission has checked the address.
-				if addr, err := netip.ParseAddr(address); err == nil {
-					name := r.GetName() + "." + domain
-					p.add(domain, name, addr.Unmap())
-					p.point(addr.Unmap(), name)
-				}
-			}
-		}
-	}
-}
-
-// addReverse adds the reverse zones of every network and the pointers of all addresses within them. Their name servers
-// are named in the default zone.
-func (p *planner) addReverse() {
-	domain := p.s.Zone(p.s.DefaultZoneName()).GetSpec().GetDomain()
-	if domain == "" {
-		return
-	}
-	servers := p.nameServers(domain)
-	prefixes := ranges(p.s)
-	for _, prefix := range prefixes {
-		for _, origin := range zone.ReverseZones(prefix) {
-			origin = strings.TrimSuffix(origin, ".")
-			if p.zones[origin] == nil {
-				p.zones[origin] = &zone.Config{Origin: origin, Serial: Serial(p.s.Cluster()), TTL: defaultTTL, NS: servers}
-			}
-		}
-	}
-	for addr, target := range p.pointers {
-		if !slices.ContainsFunc(prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(addr) }) {
-			continue
-		}
-		name := zone.ReverseName(addr)
-		if z := p.zones[reverseOrigin(p.zones, name)]; z != nil {
-			z.Records = append(z.Records, zone.Record{Name: name, Target: target})
-		}
-	}
-}
-
-// ranges returns the ranges whose reverse zones are ours: those of all networks, and the 64 bits long ones (RFC 4291 section
-// 2.5.1) of the IPv6 addresses that machines have beside. A network whose range its provider has not said yet has none, and
-// no machines.
-func ranges(s *state.Snapshot) []netip.Prefix {
-	var prefixes []netip.Prefix
-	for n := range s.Networks() {
-		if prefix, err := netip.ParsePrefix(n.GetSpec().GetCidr()); err == nil {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	beside := map[netip.Prefix]bool{}
-	for n := range s.Networks() {
-		if n.GetSpec().GetManaged() {
-			continue
-		}
-		for claim := range s.Claims(n.GetMetadata().GetName()) {
-			addr, err := netip.ParseAddr(claim.GetAddress())
-			if err != nil || !addr.Is6() || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-				continue
-			}
-			if prefix, err := addr.Prefix(64); err == nil {
-				beside[prefix] = true
-			}
-		}
-	}
-	return slices.AppendSeq(prefixes, maps.Keys(beside))
-}
-
-// Origins returns the names of the zones that Build makes, sorted, without final dots.
-func Origins(s *state.Snapshot) []string {
-	var origins []string
-	for z := range s.Zones() {
-		origins = append(origins, z.GetSpec().GetDomain())
-	}
-	for _, prefix := range ranges(s) {
-		for _, origin := range zone.ReverseZones(prefix) {
-			origins = append(origins, strings.TrimSuffix(origin, "."))
-		}
-	}
-	slices.Sort(origins)
-	return slices.Compact(origins)
-}
-
-// reverseOrigin returns the longest origin that a reverse name lies in.
-func reverseOrigin(zones map[string]*zone.Config, name string) string {
-	for origin := strings.TrimSuffix(name, "."); origin != ""; {
-		if zones[origin] != nil {
-			return origin
-		}
-		_, origin, _ = strings.Cut(origin, ".")
-	}
-	return ""
 }

@@ -24,9 +24,23 @@ func meta(name string) *provisionrv1.Metadata {
 func put(t *testing.T, store *state.Store, zoneIndex uint64, rows ...any) {
 	t.Helper()
 	tx := store.Begin()
-	tx.PutCluster(&provisionrv1.Cluster{Id: "c", Name: "c", SerialBase: 1<<32 - 1, ZoneIndex: zoneIndex, DefaultZone: "default"})
+	tx.PutCluster(&provisionrv1.Cluster{Id: "c", Name: "c", SerialBase: 1<<32 - 1, ZoneIndex: zoneIndex, DefaultZone: "default", FeatureLevel: state.LevelNames})
 	for _, row := range rows {
 		tx.Put(row)
+	}
+	// As the log's applier registers them.
+	for z := range tx.Zones() {
+		for n := range state.ZoneNames(z) {
+			tx.ClaimName(n)
+		}
+	}
+	for pool := range tx.Pools() {
+		for n := range tx.PoolNames(pool) {
+			tx.ClaimName(n)
+		}
+		for slot := range tx.SlotsOf(pool.GetMetadata().GetName()) {
+			tx.ClaimName(tx.SlotName(pool, slot.GetMetadata().GetName()))
+		}
 	}
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
@@ -74,27 +88,31 @@ func TestRecords(t *testing.T) {
 	want := []string{
 		"0.88.10.in-addr.arpa | 0.88.10.in-addr.arpa. 30 NS ns-s1.p.internal.",
 		"0.88.10.in-addr.arpa | 0.88.10.in-addr.arpa. 30 NS ns-s2.p.internal.",
-		"0.88.10.in-addr.arpa | 0.88.10.in-addr.arpa. 30 SOA ns-s1.p.internal. hostmaster.0.88.10.in-addr.arpa. 8",
+		"0.88.10.in-addr.arpa | 0.88.10.in-addr.arpa. 30 SOA ns-s1.p.internal. hostmaster.0.88.10.in-addr.arpa. 8 60 10 604800 10",
 		"0.88.10.in-addr.arpa | 1.0.88.10.in-addr.arpa. 30 PTR gw.p.internal.",
 		"0.88.10.in-addr.arpa | 2.0.88.10.in-addr.arpa. 30 PTR zk-1.p.internal.",
 		"0.88.10.in-addr.arpa | 4.0.88.10.in-addr.arpa. 30 PTR zk-3.p.internal.",
 		"1.88.10.in-addr.arpa | 1.88.10.in-addr.arpa. 30 NS ns-s1.p.internal.",
 		"1.88.10.in-addr.arpa | 1.88.10.in-addr.arpa. 30 NS ns-s2.p.internal.",
-		"1.88.10.in-addr.arpa | 1.88.10.in-addr.arpa. 30 SOA ns-s1.p.internal. hostmaster.1.88.10.in-addr.arpa. 8",
+		"1.88.10.in-addr.arpa | 1.88.10.in-addr.arpa. 30 SOA ns-s1.p.internal. hostmaster.1.88.10.in-addr.arpa. 8 60 10 604800 10",
 		"1.88.10.in-addr.arpa | 3.1.88.10.in-addr.arpa. 30 PTR zk-2.p.internal.",
 		"p.internal | gw.p.internal. 30 A 10.88.0.1",
 		"p.internal | gw.p.internal. 30 A 192.0.2.1",
 		"p.internal | ns-s1.p.internal. 30 A 10.88.0.1",
 		"p.internal | ns-s2.p.internal. 30 A 10.9.9.2",
+		`p.internal | p.internal. 30 CAA 0 issue ";"`,
 		"p.internal | p.internal. 30 NS ns-s1.p.internal.",
 		"p.internal | p.internal. 30 NS ns-s2.p.internal.",
-		"p.internal | p.internal. 30 SOA ns-s1.p.internal. hostmaster.p.internal. 8",
+		"p.internal | p.internal. 30 SOA ns-s1.p.internal. hostmaster.p.internal. 8 60 10 604800 10",
 		"p.internal | quorum.p.internal. 30 A 10.88.0.2",
 		"p.internal | quorum.p.internal. 30 A 10.88.0.4",
 		"p.internal | twin.p.internal. 30 A 10.88.0.2",
 		"p.internal | zk-1.p.internal. 30 A 10.88.0.2",
+		`p.internal | zk-1.p.internal. 30 TXT "pool=zk"`,
 		"p.internal | zk-2.p.internal. 30 A 10.88.1.3",
+		`p.internal | zk-2.p.internal. 30 TXT "pool=zk"`,
 		"p.internal | zk-3.p.internal. 30 A 10.88.0.4",
+		`p.internal | zk-3.p.internal. 30 TXT "pool=zk"`,
 		"p.internal | zk.p.internal. 30 A 10.88.0.2",
 		"p.internal | zk.p.internal. 30 A 10.88.0.4",
 	}
@@ -223,6 +241,7 @@ func TestSecondAddress(t *testing.T) {
 		"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR zk-1.p.internal.",
 		"zk-1.p.internal. A 10.88.0.2",
 		"zk-1.p.internal. AAAA 2001:db8:0:1::5",
+		`zk-1.p.internal. TXT "pool=zk"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

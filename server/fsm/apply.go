@@ -122,6 +122,10 @@ func (a *applier) command(c *raftlogv1.Command) *errs.Error {
 		return a.putSecret(kind.PutSecret)
 	case *raftlogv1.Command_BeginReboot:
 		return a.beginReboot(kind.BeginReboot)
+	case *raftlogv1.Command_PutZoneKey:
+		return a.putZoneKey(kind.PutZoneKey.GetKey())
+	case *raftlogv1.Command_RemoveZoneKey:
+		return a.removeZoneKey(kind.RemoveZoneKey.GetName())
 	}
 	return errs.New(errs.Invalid, "the request holds no command")
 }

@@ -121,8 +121,13 @@ func (a *applier) setFeatureLevel(level uint32) *errs.Error {
 		return nil
 	}
 	cluster = proto.CloneOf(cluster)
+	names := a.NamesLevel()
 	cluster.FeatureLevel = level
 	a.PutCluster(cluster)
+	if !names && a.NamesLevel() {
+		a.adoptNames()
+		a.names = true
+	}
 	a.event("FeatureLevelRaised", fmt.Sprintf("the cluster is at feature level %d", level), false, "", nil)
 	return nil
 }

@@ -18,8 +18,9 @@ import (
 
 // Level is the newest command set that this version understands. Level 2 has heirs, notices and adopted machines, and what a
 // pool, a network and a provider can say of a cloud; level 3 has VPNs, secrets, facts, reboots, the authority for SSH, and what
-// a pool and a network can say of a machine beyond files and packages: see [Needs].
-const Level = 3
+// a pool and a network can say of a machine beyond files and packages; level 4 has records of all kinds, endpoints, machines' facts
+// in their names, signed and transferred zones, and classless reverse zones: see [Needs].
+const Level = 4
 
 // MaxRequests bounds the requests of one log entry.
 const MaxRequests = 1024

@@ -19,7 +19,7 @@ import (
 // names returns the address and pointer records about a name.
 func names(s *state.Snapshot, fqdn string) (out []string) {
 	for _, r := range dnszone.Records(s) {
-		if r.GetName() == fqdn || r.GetType() == "PTR" && r.GetData() == fqdn {
+		if r.GetName() == fqdn && r.GetType() != "TXT" || r.GetType() == "PTR" && r.GetData() == fqdn {
 			out = append(out, r.GetName()+" "+r.GetType()+" "+r.GetData())
 		}
 	}

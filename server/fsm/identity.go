@@ -46,6 +46,7 @@ func (a *applier) bindKey(c *raftlogv1.BindKey) *errs.Error {
 	}
 	s.Quarantined = "a second key used its join token"
 	a.Put(m)
+	a.leaves(m)
 	a.event("MachineQuarantined", fmt.Sprintf("%s is quarantined: %s", slot, s.GetQuarantined()), true, "", m)
 	a.keep = true
 	return errs.New(errs.Denied, "%s (%s) is bound to another key and is quarantined now", slot, c.GetId()).
@@ -64,8 +65,15 @@ func (a *applier) quarantine(id, reason string) *errs.Error {
 		m.Status.Quarantined = "no reason was given"
 	}
 	a.Put(m)
+	a.leaves(m)
 	a.event("MachineQuarantined", fmt.Sprintf("%s is quarantined: %s", m.GetSpec().GetSlot(), m.GetStatus().GetQuarantined()), true, "", m)
 	return nil
+}
+
+// leaves notes that a quarantined machine does not share its pool's names any more. Below that level it kept them until the
+// next change of names.
+func (a *applier) leaves(m *provisionrv1.Machine) {
+	a.names = a.names || a.NamesLevel() && m.GetStatus().GetPhase() == provisionrv1.Phase_PHASE_READY
 }
 
 // sessionSeen uses the join token up: the agent has shown that it holds the key.

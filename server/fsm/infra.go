@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"iter"
-	"net/netip"
 
 	"google.golang.org/protobuf/proto"
 
@@ -64,34 +63,14 @@ func (a *applier) applyZone(wanted *provisionrv1.Zone, uid string) *errs.Error {
 	return nil
 }
 
-// maxRecords bounds the static records of a zone.
-const maxRecords = 10000
-
 func (a *applier) claimRecords(present, zone *provisionrv1.Zone) *errs.Error {
 	if present != nil {
 		for n := range state.ZoneNames(present) {
 			a.ReleaseName(n)
 		}
 	}
-	records := zone.GetSpec().GetRecords()
-	if len(records) > maxRecords {
-		return errs.New(errs.Invalid, "zone %s has %d records: the most is %d", zone.GetMetadata().GetName(), len(records), maxRecords)
-	}
-	seen := make(map[string]bool, len(records))
-	for _, r := range records {
-		if err := checkName("record", r.GetName()); err != nil {
-			return err
-		}
-		if seen[r.GetName()] {
-			return errs.New(errs.Invalid, "zone %s has two records %s", zone.GetMetadata().GetName(), r.GetName()).
-				WithHint("give one record with all its addresses")
-		}
-		seen[r.GetName()] = true
-		for _, address := range r.GetAddresses() {
-			if addr, err := netip.ParseAddr(address); err != nil || addr.Zone() != "" {
-				return errs.New(errs.Invalid, "record %s: %q is not an address", r.GetName(), clip(address, maxName))
-			}
-		}
+	if err := a.checkZoneNames(present, zone); err != nil {
+		return err
 	}
 	for n := range state.ZoneNames(zone) {
 		if err := a.claimName(n); err != nil {

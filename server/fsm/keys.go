@@ -64,8 +64,8 @@ func (a *applier) checkPurpose(wanted *raftlogv1.Authority) *errs.Error {
 }
 
 // putSealedKey replaces the key by one of a higher version. It was made from the one before: of two that were made from
-// the same one the second is refused, or it would take out what the first put in. So is a key that leaves secrets behind which
-// it cannot decrypt.
+// the same one the second is refused, or it would take out what the first put in. So is a key that leaves secrets or zone keys
+// behind which it cannot decrypt.
 func (a *applier) putSealedKey(c *raftlogv1.PutSealedKey) *errs.Error {
 	wanted, present := c.GetKey(), a.SealedKey()
 	switch {
@@ -73,7 +73,7 @@ func (a *applier) putSealedKey(c *raftlogv1.PutSealedKey) *errs.Error {
 		return errs.New(errs.Invalid, "the newest data key, %d, is before the oldest, %d", wanted.GetNewest(), wanted.GetOldest())
 	case wanted.GetVersion() == 0:
 		return errs.New(errs.Invalid, "a data key needs a version")
-	case proto.Equal(present, wanted) && len(c.GetSecrets()) == 0:
+	case proto.Equal(present, wanted) && len(c.GetSecrets())+len(c.GetZoneKeys()) == 0:
 		return nil
 	case wanted.GetVersion() <= present.GetVersion():
 		return errs.New(errs.Conflict, "the data key is at version %d", present.GetVersion())
@@ -81,9 +81,16 @@ func (a *applier) putSealedKey(c *raftlogv1.PutSealedKey) *errs.Error {
 	if err := a.reseal(wanted, c.GetSecrets()); err != nil {
 		return err
 	}
+	if err := a.resealZoneKeys(wanted, c.GetZoneKeys()); err != nil {
+		return err
+	}
 	if name := a.leavesBehind(wanted); name != "" {
 		return errs.New(errs.Conflict, "data key %d cannot decrypt secret %s", wanted.GetNewest(), name).
 			WithHint("the secret was changed while the data key was exchanged: try again")
+	}
+	if name := a.leavesZoneKeyBehind(wanted); name != "" {
+		return errs.New(errs.Conflict, "data key %d cannot decrypt zone key %s", wanted.GetNewest(), name).
+			WithHint("the zone key was made while the data key was exchanged: try again")
 	}
 	a.PutSealedKey(proto.CloneOf(wanted))
 	return nil

@@ -28,6 +28,8 @@ func Needs(c *raftlogv1.Command) uint32 {
 // not know, so only proposers can refuse it.
 func needs(c *raftlogv1.Command) uint32 {
 	switch kind := c.GetKind().(type) {
+	case *raftlogv1.Command_PutZoneKey, *raftlogv1.Command_RemoveZoneKey:
+		return state.LevelNames
 	case *raftlogv1.Command_PutSecret, *raftlogv1.Command_BeginReboot:
 		return 3
 	case *raftlogv1.Command_ReportMachine:
@@ -39,6 +41,9 @@ func needs(c *raftlogv1.Command) uint32 {
 			return 3
 		}
 	case *raftlogv1.Command_PutSealedKey:
+		if len(kind.PutSealedKey.GetZoneKeys()) > 0 {
+			return state.LevelNames
+		}
 		if len(kind.PutSealedKey.GetSecrets()) > 0 {
 			return 3
 		}
@@ -64,14 +69,26 @@ func objectsNeed(objects []*provisionrv1.Object) uint32 {
 	need := uint32(1)
 	for _, o := range objects {
 		switch {
+		case namesNeed(o):
+			return state.LevelNames
 		case o.GetVpn() != nil || o.GetVpnPeer() != nil, o.GetPool() != nil && poolNeedsThree(o.GetPool()),
 			o.GetNetwork() != nil && saysNew(o.GetNetwork().GetSpec().ProtoReflect()):
-			return 3
-		case poolNeeds(o.GetPool().GetSpec()) || networkNeeds(o.GetNetwork()) || providerNeeds(o.GetProvider().GetSpec()):
+			need = 3
+		case need < 3 && (poolNeeds(o.GetPool().GetSpec()) || networkNeeds(o.GetNetwork()) || providerNeeds(o.GetProvider().GetSpec())):
 			need = 2
 		}
 	}
 	return need
+}
+
+// namesNeed reports whether an object says of names what servers below [state.LevelNames] do not know.
+func namesNeed(o *provisionrv1.Object) bool {
+	pool, zone := o.GetPool().GetSpec(), o.GetZone().GetSpec()
+	return len(pool.GetRecords())+len(pool.GetEndpoints()) > 0 || o.GetNetwork().GetSpec().GetReverse() != "" ||
+		zone.GetTransfer() != nil || zone.GetDnssec() != "" ||
+		slices.ContainsFunc(zone.GetRecords(), func(r *provisionrv1.StaticRecord) bool {
+			return !validName(r.GetName()) || r.GetCname() != "" || len(r.GetText())+len(r.GetServices())+len(r.GetCaa()) > 0
+		})
 }
 
 func poolNeeds(s *provisionrv1.PoolSpec) bool {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // addressing is a network's parsed range. A network that is not managed may have none until its provider has said which.
@@ -74,6 +75,9 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 	if !parsed.prefix.IsValid() && a.level() < 2 {
 		return errs.New(errs.Invalid, "network %s: %q is not a range", name, "").WithHint("give a range as 10.88.0.0/24")
 	}
+	if err := a.checkReverse(wanted, parsed); err != nil {
+		return err
+	}
 	for other := range a.Networks() {
 		if theirs, err := parseNetwork(other); err == nil && other.GetMetadata().GetName() != name && theirs.overlaps(parsed) {
 			return errs.New(errs.Conflict, "network %s (%s) overlaps network %s (%s)", name, parsed.prefix, other.GetMetadata().GetName(), theirs.prefix)
@@ -97,6 +101,21 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 	})
 	a.names = true
 	a.changed(what, "Network", name, "")
+	return nil
+}
+
+// checkReverse checks which reverse zones a network asks for. A range that is not known yet fits all.
+func (a *applier) checkReverse(n *provisionrv1.Network, parsed addressing) *errs.Error {
+	reverse, name := n.GetSpec().GetReverse(), n.GetMetadata().GetName()
+	switch {
+	case !a.NamesLevel() || reverse == "" || reverse == "octet":
+		return nil
+	case reverse != "classless":
+		return errs.New(errs.Invalid, "network %s: reverse is octet or classless, not %q", name, clip(reverse, maxName))
+	case parsed.prefix.IsValid() && (!parsed.prefix.Addr().Is4() || parsed.prefix.Bits() <= 24):
+		return errs.New(errs.Invalid, "network %s: %s has whole reverse zones", name, parsed.prefix).
+			WithHint("classless reverse zones (RFC 2317) are for IPv4 ranges longer than 24 bits")
+	}
 	return nil
 }
 
@@ -272,7 +291,7 @@ func (a *applier) elsewhere(network, address, machine string) string {
 			}
 		}
 		for p := range a.Providers() {
-			if !yield(providerDomain(p.GetMetadata().GetName())) {
+			if !yield(state.ProviderDomain(p.GetMetadata().GetName())) {
 				return
 			}
 		}

@@ -125,10 +125,10 @@ func (a *applier) phaseEvent(m *provisionrv1.Machine) {
 }
 
 // ownNetwork names the routing domain of a machine whose pool has no network: its provider's, in which addresses are
-// unique too. No network has such a name.
-func ownNetwork(m *provisionrv1.Machine) string { return providerDomain(m.GetSpec().GetProvider()) }
-
-func providerDomain(name string) string { return "provider:" + name }
+// unique too.
+func ownNetwork(m *provisionrv1.Machine) string {
+	return state.ProviderDomain(m.GetSpec().GetProvider())
+}
 
 // setAddresses records the addresses that the provider gave a machine; an empty one stays what it was.
 func (a *applier) setAddresses(m *provisionrv1.Machine, address, address6 string) *errs.Error {

@@ -47,6 +47,11 @@ func (a *applier) replacePool(present, pool *provisionrv1.Pool) *errs.Error {
 			return err
 		}
 	}
+	if a.NamesLevel() {
+		if err := a.checkPoolNames(pool); err != nil {
+			return err
+		}
+	}
 	if present == nil && count(a.Pools(), maxObjects) >= maxObjects {
 		return errs.New(errs.Exhausted, "there are %d pools: no more are kept", maxObjects)
 	}
@@ -54,8 +59,9 @@ func (a *applier) replacePool(present, pool *provisionrv1.Pool) *errs.Error {
 		if err := a.keepsPlace(present, pool); err != nil {
 			return err
 		}
+		kept := slices.Collect(a.PoolNames(pool))
 		for n := range a.PoolNames(present) {
-			if keep := slices.Contains(pool.GetSpec().GetAliases(), n.Name) || n.Name == name; !keep || a.ZoneName(present) != a.ZoneName(pool) {
+			if !slices.Contains(kept, n) {
 				a.ReleaseName(n)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
+	"github.com/provisionr/provisionr/server/dnszone"
 )
 
 // Bounds of one report and of what is kept of reports; what is above them is dropped.
@@ -51,6 +52,7 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 		}
 	}
 	if c.GetAgent() != nil || c.GetFacts() != nil {
+		a.telling(m)
 		a.Put(m)
 	}
 	for _, p := range c.GetProofs()[:min(len(c.GetProofs()), maxReportProofs)] {
@@ -62,6 +64,14 @@ func (a *applier) reportMachine(c *raftlogv1.ReportMachine) *errs.Error {
 		a.addEvent(reported)
 	}
 	return nil
+}
+
+// telling notes, before a machine is written, whether what its name says of it is about to change.
+func (a *applier) telling(m *provisionrv1.Machine) {
+	id := m.GetMetadata().GetName()
+	if a.NamesLevel() && a.Slot(m.GetSpec().GetSlot()).GetHolder() == id && !dnszone.SameFacts(a.Machine(id), m) {
+		a.names = true
+	}
 }
 
 // prove keeps the newest outcome of one observer; a state of unspecified withdraws it. What a machine says of one that

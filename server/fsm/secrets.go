@@ -62,6 +62,9 @@ func (a *applier) deleteSecret(name string) *errs.Error {
 	for p := range a.PoolsWithSecret(name) {
 		return inUse("secret", name, "pool "+p.GetMetadata().GetName()).WithHint("take it out of the pool's files and templates first")
 	}
+	for z := range a.ZonesWithSecret(name) {
+		return inUse("secret", name, "zone "+z.GetMetadata().GetName()).WithHint("take it out of the zone's transfer keys first")
+	}
 	a.Delete(secret)
 	// What is left counts on for a secret of the same name. The oldest such rest goes when there are too many.
 	if count(a.DeletedSecrets(), maxSecrets) >= maxSecrets {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -39,6 +40,8 @@ func RowOf(o *provisionrv1.Object) any {
 		return kind.VpnPeer
 	case *provisionrv1.Object_Secret:
 		return kind.Secret
+	case *provisionrv1.Object_ZoneKey:
+		return kind.ZoneKey
 	}
 	return nil
 }
@@ -74,6 +77,8 @@ func ObjectOf(row any) *provisionrv1.Object {
 		return &provisionrv1.Object{Kind: &provisionrv1.Object_VpnPeer{VpnPeer: row}}
 	case *provisionrv1.Secret:
 		return &provisionrv1.Object{Kind: &provisionrv1.Object_Secret{Secret: row}}
+	case *provisionrv1.ZoneKey:
+		return &provisionrv1.Object{Kind: &provisionrv1.Object_ZoneKey{ZoneKey: row}}
 	}
 	return nil
 }
@@ -86,17 +91,38 @@ const (
 	OwnerMember = "server"
 )
 
-// PoolNames yields the names that a pool has for itself in its zone: its own and its aliases. Those of its slots are
-// the slots'.
+// LevelNames is the feature level from which on pools have records and endpoints, names more than one label, and records
+// the facts of machines.
+const LevelNames = 4
+
+// NamesLevel reports whether the cluster is at [LevelNames].
+func (s *Snapshot) NamesLevel() bool { return s.Cluster().GetFeatureLevel() >= LevelNames }
+
+// PoolNames yields the names that a pool has for itself in its zone: its own, its aliases, and those of its endpoints and
+// records. Those of its slots are the slots'.
 func (s *Snapshot) PoolNames(p *provisionrv1.Pool) iter.Seq[NameOwner] {
 	zone, pool := s.ZoneName(p), p.GetMetadata().GetName()
+	names := slices.Concat([]string{pool}, p.GetSpec().GetAliases())
+	if len(p.GetSpec().GetEndpoints())+len(p.GetSpec().GetRecords()) > 0 && s.NamesLevel() {
+		for _, e := range p.GetSpec().GetEndpoints() {
+			names = append(names, EndpointName(pool, e))
+		}
+		for _, r := range p.GetSpec().GetRecords() {
+			names = append(names, r.GetName())
+		}
+	}
 	return func(yield func(NameOwner) bool) {
-		for _, name := range slices.Concat([]string{pool}, p.GetSpec().GetAliases()) {
+		for _, name := range names {
 			if !yield(NameOwner{Zone: zone, Name: name, Kind: OwnerPool, Owner: pool}) {
 				return
 			}
 		}
 	}
+}
+
+// EndpointName returns the name of a service that a pool offers (RFC 2782), within its zone.
+func EndpointName(pool string, e *provisionrv1.PoolEndpoint) string {
+	return "_" + e.GetService() + "._" + cmp.Or(e.GetProtocol(), "tcp") + "." + pool
 }
 
 // SlotName returns the registry entry of a slot of the pool.

@@ -79,6 +79,7 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.db = db
 	s.pending = 0
+	s.names.forget()
 	s.publish(^Table(0))
 	return nil
 }
@@ -231,7 +232,7 @@ func (s *Snapshot) objects() iter.Seq[*provisionrv1.Object] {
 			func() { forward(s.Users(), each) }, func() { forward(s.Tokens(), each) },
 			func() { forward(s.Providers(), each) }, func() { forward(s.Networks(), each) }, func() { forward(s.Zones(), each) },
 			func() { forward(s.Vpns(), each) }, func() { forward(s.VpnPeers(), each) }, func() { forward(s.Secrets(), each) },
-			func() { forward(s.DeletedSecrets(), each) },
+			func() { forward(s.DeletedSecrets(), each) }, func() { forward(s.ZoneKeys(), each) },
 			func() { forward(s.Pools(), each) }, func() { forward(s.Slots(), each) },
 			func() { forward(scan[*provisionrv1.AddressClaim](s, TableClaims, idIndex, nil), each) },
 			func() { forward(s.Machines(), each) }, func() { forward(s.Events(0), each) },

@@ -2,6 +2,7 @@ package state
 
 import (
 	"iter"
+	"net/netip"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -13,6 +14,8 @@ import (
 // change.
 type Snapshot struct {
 	txn *memdb.Txn
+	// publication counts the publications of the store: see [Store.Changes].
+	publication uint64
 }
 
 // get returns the row with the key of a unique index, or nil.
@@ -173,6 +176,19 @@ func (s *Snapshot) Claim(network, address string) *provisionrv1.AddressClaim {
 // Claims yields the claims of a network by address, released ones included.
 func (s *Snapshot) Claims(network string) iter.Seq[*provisionrv1.AddressClaim] {
 	return scan[*provisionrv1.AddressClaim](s, TableClaims, idIndex, key(network))
+}
+
+// ClaimsIn yields the claims of a network that lie in a range, by address, released ones included.
+func (s *Snapshot) ClaimsIn(network string, in netip.Prefix) iter.Seq[*provisionrv1.AddressClaim] {
+	first := in.Masked().Addr().As16()
+	octets := (128 - in.Addr().BitLen() + in.Bits()) / 8
+	return func(yield func(*provisionrv1.AddressClaim) bool) {
+		for claim := range scan[*provisionrv1.AddressClaim](s, TableClaims, idIndex, append(key(network), first[:octets]...)) {
+			if addr, err := netip.ParseAddr(claim.GetAddress()); err == nil && in.Contains(addr) && !yield(claim) {
+				return
+			}
+		}
+	}
 }
 
 // ClaimsOf yields the claims that a machine holds.

@@ -122,6 +122,10 @@ func ProviderName(p *provisionrv1.Pool) string {
 	return DefaultProvider
 }
 
+// ProviderDomain names, among the claims, where a provider's machines without a network have their addresses. No network has
+// such a name.
+func ProviderDomain(provider string) string { return "provider:" + provider }
+
 // NetworkOf returns the network of a pool's machines: the one it names, else its provider's network of the provider's
 // own name, else its provider's first by name, else nil.
 func (s *Snapshot) NetworkOf(p *provisionrv1.Pool) *provisionrv1.Network {

@@ -35,6 +35,7 @@ const (
 	TableVpns
 	TableVpnPeers
 	TableSecrets
+	TableZoneKeys
 
 	tableNames
 	tableApplied
@@ -61,7 +62,7 @@ var memTables = map[Table]string{
 	TableNetworks: "networks", TableProviders: "providers", TableUsers: "users", TableTokens: "tokens",
 	TableMembers: "members", TableProofs: "proofs", TableEvents: "events", TableCluster: clusterTable,
 	TableAuthorities: "authorities", TableJoinTokens: "join_tokens",
-	TableVpns: "vpns", TableVpnPeers: "vpn_peers", TableSecrets: "secrets", tableNames: "names", tableApplied: "applied",
+	TableVpns: "vpns", TableVpnPeers: "vpn_peers", TableSecrets: "secrets", TableZoneKeys: "zone_keys", tableNames: "names", tableApplied: "applied",
 }
 
 // NameOwner says who has a name within a zone.
@@ -190,6 +191,9 @@ func schema() *memdb.DBSchema {
 			}),
 		}),
 		table(TableSecrets, index[*provisionrv1.Secret](byName[*provisionrv1.Secret]), none),
+		table(TableZoneKeys, index[*provisionrv1.ZoneKey](byName[*provisionrv1.ZoneKey]), map[string]memdb.Indexer{
+			"origin": index[*provisionrv1.ZoneKey](func(k *provisionrv1.ZoneKey) []byte { return key(k.GetOrigin()) }),
+		}),
 		table(tableNames, index[*NameOwner](func(n *NameOwner) []byte { return key(n.Zone, n.Name) }), nil),
 		table(tableApplied, index[*raftlogv1.AppliedRequest](func(a *raftlogv1.AppliedRequest) []byte { return key(a.GetId()) }),
 			map[string]memdb.Indexer{

@@ -17,6 +17,8 @@ type Store struct {
 	db      *memdb.MemDB
 	// pending are the tables that committed transactions touched since the last Publish.
 	pending Table
+	// names is what is remembered of changes of names.
+	names changes
 
 	mu sync.Mutex
 	// watchers has one channel for each set of tables that somebody watches, so it is bounded by the kinds of callers.
@@ -67,7 +69,9 @@ func (s *Store) Publish() {
 }
 
 func (s *Store) publish(touched Table) {
-	s.current.Store(&Snapshot{txn: s.db.Txn(false)})
+	publication := s.current.Load().publication + 1
+	s.names.publish(publication)
+	s.current.Store(&Snapshot{txn: s.db.Txn(false), publication: publication})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for mask, ch := range s.watchers {
@@ -89,7 +93,10 @@ type Tx struct {
 	Snapshot
 	store   *Store
 	touched Table
-	err     error
+	// rows of DNS tables that were written or deleted; named says that they are to be remembered.
+	rows  []Row
+	named bool
+	err   error
 }
 
 // Abort forgets the transaction.
@@ -103,11 +110,15 @@ func (tx *Tx) Commit() error {
 	}
 	tx.txn.Commit()
 	tx.store.pending |= tx.touched
+	if tx.named {
+		tx.store.names.add(tx.rows)
+	}
 	return nil
 }
 
 func (tx *Tx) insert(t Table, row any) {
 	tx.touched |= t
+	tx.note(t, row)
 	if err := tx.txn.Insert(memTables[t], row); err != nil {
 		tx.err = errors.Join(tx.err, fmt.Errorf("cannot write a row of %s: %w", memTables[t], err))
 	}
@@ -115,6 +126,7 @@ func (tx *Tx) insert(t Table, row any) {
 
 func (tx *Tx) remove(t Table, row any) {
 	tx.touched |= t
+	tx.note(t, row)
 	if err := tx.txn.Delete(memTables[t], row); err != nil && !errors.Is(err, memdb.ErrNotFound) {
 		tx.err = errors.Join(tx.err, fmt.Errorf("cannot delete a row of %s: %w", memTables[t], err))
 	}

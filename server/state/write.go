@@ -74,12 +74,18 @@ func tableOf(row any) (Table, bool) {
 		return TableVpnPeers, true
 	case *provisionrv1.Secret:
 		return TableSecrets, true
+	case *provisionrv1.ZoneKey:
+		return TableZoneKeys, true
 	}
 	return 0, false
 }
 
-// PutCluster replaces the cluster record.
-func (tx *Tx) PutCluster(c *provisionrv1.Cluster) { tx.insert(TableCluster, &singleton{"cluster", c}) }
+// PutCluster replaces the cluster record. It holds the index of the last change of names: what else the transaction writes is
+// remembered for [Store.Changes].
+func (tx *Tx) PutCluster(c *provisionrv1.Cluster) {
+	tx.named = true
+	tx.insert(TableCluster, &singleton{"cluster", c})
+}
 
 // PutSealedKey replaces the cluster's sealed key.
 func (tx *Tx) PutSealedKey(k *raftlogv1.SealedKey) { tx.insert(TableCluster, &singleton{"sealed", k}) }

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -919,6 +920,9 @@ type NetworkSpec struct {
 	PackageMirrors map[string]string `protobuf:"bytes,10,rep,name=package_mirrors,json=packageMirrors,proto3" json:"package_mirrors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// ProxyEnvironment gives http_proxy to services and logins too, beside the package manager.
 	ProxyEnvironment bool `protobuf:"varint,11,opt,name=proxy_environment,json=proxyEnvironment,proto3" json:"proxy_environment,omitempty"`
+	// Reverse is octet, where whole reverse zones on octet boundaries are served, or classless (RFC 2317), where only the range's own
+	// zone is, as 64/26.0.0.10.in-addr.arpa, for ranges longer than 24 bits whose neighbours are somebody else's. Default: octet.
+	Reverse string `protobuf:"bytes,13,opt,name=reverse,proto3" json:"reverse,omitempty"`
 	// NoProxy are hosts, domains and ranges that are reached without the proxy.
 	NoProxy       []string `protobuf:"bytes,12,rep,name=no_proxy,json=noProxy,proto3" json:"no_proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1032,6 +1036,13 @@ func (x *NetworkSpec) GetProxyEnvironment() bool {
 	return false
 }
 
+func (x *NetworkSpec) GetReverse() string {
+	if x != nil {
+		return x.Reverse
+	}
+	return ""
+}
+
 func (x *NetworkSpec) GetNoProxy() []string {
 	if x != nil {
 		return x.NoProxy
@@ -1116,7 +1127,12 @@ type ZoneSpec struct {
 	// Ttl of all records in seconds. Default: 30.
 	Ttl uint32 `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Records are names that the user adds.
-	Records       []*StaticRecord `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	Records []*StaticRecord `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	// Transfer lets secondary servers follow the zone (RFC 5936, RFC 1995). Default: none may.
+	Transfer *ZoneTransfer `protobuf:"bytes,4,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	// Dnssec is off, presigned or online. A presigned zone can be transferred; one that is signed online hides the names that it
+	// has (RFC 9824) and is not transferred. Default: off. The reverse zones follow the default zone.
+	Dnssec        string `protobuf:"bytes,5,opt,name=dnssec,proto3" json:"dnssec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,20 +1188,216 @@ func (x *ZoneSpec) GetRecords() []*StaticRecord {
 	return nil
 }
 
-// StaticRecord is a name with addresses.
+func (x *ZoneSpec) GetTransfer() *ZoneTransfer {
+	if x != nil {
+		return x.Transfer
+	}
+	return nil
+}
+
+func (x *ZoneSpec) GetDnssec() string {
+	if x != nil {
+		return x.Dnssec
+	}
+	return ""
+}
+
+// ZoneTransfer says who may have copies of a zone.
+type ZoneTransfer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys sign the transfers; one of them is required for each (RFC 8945).
+	Keys []*TransferKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Secondaries are told of changes at once (RFC 1996).
+	Secondaries   []*Secondary `protobuf:"bytes,2,rep,name=secondaries,proto3" json:"secondaries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneTransfer) Reset() {
+	*x = ZoneTransfer{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneTransfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneTransfer) ProtoMessage() {}
+
+func (x *ZoneTransfer) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneTransfer.ProtoReflect.Descriptor instead.
+func (*ZoneTransfer) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ZoneTransfer) GetKeys() []*TransferKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ZoneTransfer) GetSecondaries() []*Secondary {
+	if x != nil {
+		return x.Secondaries
+	}
+	return nil
+}
+
+// TransferKey is a TSIG key (RFC 8945).
+type TransferKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the key, as the secondary has it, without a final dot.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Algorithm is hmac-sha256, hmac-sha384 or hmac-sha512. Default: hmac-sha256.
+	Algorithm string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// Secret names the Secret that holds the key in base64, as tsig-keygen prints it.
+	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferKey) Reset() {
+	*x = TransferKey{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferKey) ProtoMessage() {}
+
+func (x *TransferKey) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferKey.ProtoReflect.Descriptor instead.
+func (*TransferKey) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TransferKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TransferKey) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *TransferKey) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// Secondary is a server that keeps a copy of a zone.
+type Secondary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address is IP or IP:PORT, by default port 53.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Key is the name of the transfer key that signs what it is told. Default: the first.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secondary) Reset() {
+	*x = Secondary{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secondary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secondary) ProtoMessage() {}
+
+func (x *Secondary) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secondary.ProtoReflect.Descriptor instead.
+func (*Secondary) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Secondary) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Secondary) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// StaticRecord is a name with addresses, an alias of another name, or other data.
 type StaticRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name relative to the domain.
+	// Name relative to the domain, as www or _ldap._tcp.corp; @ is the domain itself, which has no addresses and no alias.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Addresses, IPv4 or IPv6.
-	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Cname makes the name an alias of another, which is relative to the domain or absolute with a final dot. It excludes all else.
+	Cname string `protobuf:"bytes,3,opt,name=cname,proto3" json:"cname,omitempty"`
+	// Text are TXT records.
+	Text []string `protobuf:"bytes,4,rep,name=text,proto3" json:"text,omitempty"`
+	// Services are SRV records (RFC 2782).
+	Services []*ServiceRecord `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
+	// Caa are CAA records (RFC 8659), as "0 issue \"ca.example.net\"". At the domain itself they replace the one that forbids all.
+	Caa           []string `protobuf:"bytes,6,rep,name=caa,proto3" json:"caa,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StaticRecord) Reset() {
 	*x = StaticRecord{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1409,7 @@ func (x *StaticRecord) String() string {
 func (*StaticRecord) ProtoMessage() {}
 
 func (x *StaticRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[14]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1422,7 @@ func (x *StaticRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaticRecord.ProtoReflect.Descriptor instead.
 func (*StaticRecord) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{14}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StaticRecord) GetName() string {
@@ -1223,6 +1435,222 @@ func (x *StaticRecord) GetName() string {
 func (x *StaticRecord) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *StaticRecord) GetCname() string {
+	if x != nil {
+		return x.Cname
+	}
+	return ""
+}
+
+func (x *StaticRecord) GetText() []string {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *StaticRecord) GetServices() []*ServiceRecord {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *StaticRecord) GetCaa() []string {
+	if x != nil {
+		return x.Caa
+	}
+	return nil
+}
+
+// ServiceRecord is one SRV record (RFC 2782).
+type ServiceRecord struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Priority uint32                 `protobuf:"varint,1,opt,name=priority,proto3" json:"priority,omitempty"`
+	Weight   uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Port     uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Target is a name relative to the domain, or absolute with a final dot.
+	Target        string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceRecord) Reset() {
+	*x = ServiceRecord{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceRecord) ProtoMessage() {}
+
+func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
+func (*ServiceRecord) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ServiceRecord) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *ServiceRecord) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *ServiceRecord) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ServiceRecord) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// ZoneKey is a DNSSEC key of one origin: ECDSA P-256 with SHA-256, signing both keys and records (RFC 6781 section 3.1). Its
+// metadata name is ORIGIN/TAG.
+type ZoneKey struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Metadata *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Origin is the zone's name without a final dot.
+	Origin string `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Tag is the key tag (RFC 4034 appendix B).
+	Tag uint32 `protobuf:"varint,3,opt,name=tag,proto3" json:"tag,omitempty"`
+	// State is published (resolvers learn it), active (it signs) or retired (its signatures may still be remembered).
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Since is when the state began.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// PublicKey is the DNSKEY's key field (RFC 6605): 64 octets.
+	PublicKey []byte `protobuf:"bytes,6,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Ciphertext of the private key under the cluster's data key. Never leaves the servers.
+	Ciphertext []byte `protobuf:"bytes,7,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// KeyVersion is that of the data key.
+	KeyVersion uint64 `protobuf:"varint,8,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// Signed is when the signatures of the zone were last made anew; they are valid from an hour before.
+	Signed        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=signed,proto3" json:"signed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneKey) Reset() {
+	*x = ZoneKey{}
+	mi := &file_provisionr_v1_infra_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneKey) ProtoMessage() {}
+
+func (x *ZoneKey) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_infra_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneKey.ProtoReflect.Descriptor instead.
+func (*ZoneKey) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ZoneKey) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ZoneKey) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *ZoneKey) GetTag() uint32 {
+	if x != nil {
+		return x.Tag
+	}
+	return 0
+}
+
+func (x *ZoneKey) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ZoneKey) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ZoneKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *ZoneKey) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *ZoneKey) GetKeyVersion() uint64 {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return 0
+}
+
+func (x *ZoneKey) GetSigned() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Signed
 	}
 	return nil
 }
@@ -1246,7 +1674,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1686,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[15]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1699,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{15}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Slot) GetMetadata() *Metadata {
@@ -1332,7 +1760,7 @@ type AddressClaim struct {
 
 func (x *AddressClaim) Reset() {
 	*x = AddressClaim{}
-	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1772,7 @@ func (x *AddressClaim) String() string {
 func (*AddressClaim) ProtoMessage() {}
 
 func (x *AddressClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_infra_proto_msgTypes[16]
+	mi := &file_provisionr_v1_infra_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1785,7 @@ func (x *AddressClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressClaim.ProtoReflect.Descriptor instead.
 func (*AddressClaim) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{16}
+	return file_provisionr_v1_infra_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddressClaim) GetMetadata() *Metadata {
@@ -1399,7 +1827,7 @@ var File_provisionr_v1_infra_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\n" +
-	"\x19provisionr/v1/infra.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18provisionr/v1/meta.proto\"\xdc\x01\n" +
+	"\x19provisionr/v1/infra.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18provisionr/v1/meta.proto\"\xdc\x01\n" +
 	"\bProvider\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -1464,7 +1892,7 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\aNetworkR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x126\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1a.provisionr.v1.NetworkSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x124\n" +
-	"\awritten\x18\x05 \x01(\v2\x1a.provisionr.v1.NetworkSpecR\awritten\"\x91\x05\n" +
+	"\awritten\x18\x05 \x01(\v2\x1a.provisionr.v1.NetworkSpecR\awritten\"\xc6\x05\n" +
 	"\vNetworkSpec\x12\x1f\n" +
 	"\x04cidr\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xe8\x01\x01R\x04cidr\x12#\n" +
 	"\bprovider\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\bprovider\x121\n" +
@@ -1480,7 +1908,8 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\asubnets\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\xff\x01R\asubnets\x12\x95\x01\n" +
 	"\x0fpackage_mirrors\x18\n" +
 	" \x03(\v2..provisionr.v1.NetworkSpec.PackageMirrorsEntryB<\xbaH9\x9a\x016\x10\x10\"\x18r\x16\x18\x80\x042\x11^https?://[^\\s]+$*\x18r\x16\x18\x80\x042\x11^https?://[^\\s]+$R\x0epackageMirrors\x12+\n" +
-	"\x11proxy_environment\x18\v \x01(\bR\x10proxyEnvironment\x12?\n" +
+	"\x11proxy_environment\x18\v \x01(\bR\x10proxyEnvironment\x123\n" +
+	"\areverse\x18\r \x01(\tB\x19\xbaH\x16r\x14R\x00R\x05octetR\tclasslessR\areverse\x12?\n" +
 	"\bno_proxy\x18\f \x03(\tB$\xbaH!\x92\x01\x1e\x10@\"\x1ar\x18\x18\xff\x012\x13^[A-Za-z0-9.:/*-]+$R\anoProxy\x1aA\n" +
 	"\x13PackageMirrorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1492,15 +1921,50 @@ const file_provisionr_v1_infra_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tB\v\xbaH\br\x06\n" +
 	"\x04ZoneR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x123\n" +
-	"\x04spec\x18\x04 \x01(\v2\x17.provisionr.v1.ZoneSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xd1\x01\n" +
+	"\x04spec\x18\x04 \x01(\v2\x17.provisionr.v1.ZoneSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xc3\x02\n" +
 	"\bZoneSpec\x12f\n" +
 	"\x06domain\x18\x01 \x01(\tBN\xbaHK\xc8\x01\x01rF\x18\xc8\x012A^([a-z0-9]([-a-z0-9]*[a-z0-9])?\\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x06domain\x12\x1b\n" +
 	"\x03ttl\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\x80\xa3\x05R\x03ttl\x12@\n" +
-	"\arecords\x18\x03 \x03(\v2\x1b.provisionr.v1.StaticRecordB\t\xbaH\x06\x92\x01\x03\x10\x90NR\arecords\"\x7f\n" +
-	"\fStaticRecord\x12?\n" +
-	"\x04name\x18\x01 \x01(\tB+\xbaH(\xc8\x01\x01r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12.\n" +
-	"\taddresses\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\b\x01\x10@\"\x04r\x02p\x01R\taddresses\"\xa5\x01\n" +
+	"\arecords\x18\x03 \x03(\v2\x1b.provisionr.v1.StaticRecordB\t\xbaH\x06\x92\x01\x03\x10\x90NR\arecords\x127\n" +
+	"\btransfer\x18\x04 \x01(\v2\x1b.provisionr.v1.ZoneTransferR\btransfer\x127\n" +
+	"\x06dnssec\x18\x05 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\x03offR\tpresignedR\x06onlineR\x06dnssec\"\x90\x01\n" +
+	"\fZoneTransfer\x12:\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1a.provisionr.v1.TransferKeyB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\x10R\x04keys\x12D\n" +
+	"\vsecondaries\x18\x02 \x03(\v2\x18.provisionr.v1.SecondaryB\b\xbaH\x05\x92\x01\x02\x10 R\vsecondaries\"\xc3\x01\n" +
+	"\vTransferKey\x12C\n" +
+	"\x04name\x18\x01 \x01(\tB/\xbaH,r*\x10\x01\x18\xc8\x012#^[a-z0-9_]([-a-z0-9_.]*[a-z0-9_])?$R\x04name\x12L\n" +
+	"\talgorithm\x18\x02 \x01(\tB.\xbaH+r)R\x00R\vhmac-sha256R\vhmac-sha384R\vhmac-sha512R\talgorithm\x12!\n" +
+	"\x06secret\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06secret\"L\n" +
+	"\tSecondary\x12#\n" +
+	"\aaddress\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\aaddress\x12\x1a\n" +
+	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x03key\"\x8a\x03\n" +
+	"\fStaticRecord\x12t\n" +
+	"\x04name\x18\x01 \x01(\tB`\xbaH]\xc8\x01\x01rX\x18\xc8\x012S^(@|[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9])?(\\.[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9])?)*)$R\x04name\x12,\n" +
+	"\taddresses\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02p\x01R\taddresses\x12F\n" +
+	"\x05cname\x18\x03 \x01(\tB0\xbaH-r+\x18\xfd\x012&^([a-z0-9_]([-a-z0-9_.]*[a-z0-9.])?)?$R\x05cname\x12%\n" +
+	"\x04text\x18\x04 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10 \"\ar\x05\x10\x01(\x80\bR\x04text\x12B\n" +
+	"\bservices\x18\x05 \x03(\v2\x1c.provisionr.v1.ServiceRecordB\b\xbaH\x05\x92\x01\x02\x10 R\bservices\x12#\n" +
+	"\x03caa\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\xff\x01R\x03caa\"\xc3\x01\n" +
+	"\rServiceRecord\x12%\n" +
+	"\bpriority\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\bpriority\x12!\n" +
+	"\x06weight\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x06weight\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12G\n" +
+	"\x06target\x18\x04 \x01(\tB/\xbaH,r*\x10\x01\x18\xfd\x012#^[a-z0-9_]([-a-z0-9_.]*[a-z0-9.])?$R\x06target\"\xc4\x02\n" +
+	"\aZoneKey\x123\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x17.provisionr.v1.MetadataR\bmetadata\x12\x16\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x10\n" +
+	"\x03tag\x18\x03 \x01(\rR\x03tag\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x06 \x01(\fR\tpublicKey\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\a \x01(\fR\n" +
+	"ciphertext\x12\x1f\n" +
+	"\vkey_version\x18\b \x01(\x04R\n" +
+	"keyVersion\x122\n" +
+	"\x06signed\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06signed\"\xa5\x01\n" +
 	"\x04Slot\x123\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x17.provisionr.v1.MetadataR\bmetadata\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x14\n" +
@@ -1527,31 +1991,37 @@ func file_provisionr_v1_infra_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_infra_proto_rawDescData
 }
 
-var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_provisionr_v1_infra_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_provisionr_v1_infra_proto_goTypes = []any{
-	(*Provider)(nil),            // 0: provisionr.v1.Provider
-	(*ProviderSpec)(nil),        // 1: provisionr.v1.ProviderSpec
-	(*LocalProvider)(nil),       // 2: provisionr.v1.LocalProvider
-	(*Endpoint)(nil),            // 3: provisionr.v1.Endpoint
-	(*AwsProvider)(nil),         // 4: provisionr.v1.AwsProvider
-	(*GceProvider)(nil),         // 5: provisionr.v1.GceProvider
-	(*OpenstackProvider)(nil),   // 6: provisionr.v1.OpenstackProvider
-	(*QemuProvider)(nil),        // 7: provisionr.v1.QemuProvider
-	(*SimProvider)(nil),         // 8: provisionr.v1.SimProvider
-	(*StaticProvider)(nil),      // 9: provisionr.v1.StaticProvider
-	(*Network)(nil),             // 10: provisionr.v1.Network
-	(*NetworkSpec)(nil),         // 11: provisionr.v1.NetworkSpec
-	(*Zone)(nil),                // 12: provisionr.v1.Zone
-	(*ZoneSpec)(nil),            // 13: provisionr.v1.ZoneSpec
-	(*StaticRecord)(nil),        // 14: provisionr.v1.StaticRecord
-	(*Slot)(nil),                // 15: provisionr.v1.Slot
-	(*AddressClaim)(nil),        // 16: provisionr.v1.AddressClaim
-	nil,                         // 17: provisionr.v1.NetworkSpec.PackageMirrorsEntry
-	(*Metadata)(nil),            // 18: provisionr.v1.Metadata
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*Provider)(nil),              // 0: provisionr.v1.Provider
+	(*ProviderSpec)(nil),          // 1: provisionr.v1.ProviderSpec
+	(*LocalProvider)(nil),         // 2: provisionr.v1.LocalProvider
+	(*Endpoint)(nil),              // 3: provisionr.v1.Endpoint
+	(*AwsProvider)(nil),           // 4: provisionr.v1.AwsProvider
+	(*GceProvider)(nil),           // 5: provisionr.v1.GceProvider
+	(*OpenstackProvider)(nil),     // 6: provisionr.v1.OpenstackProvider
+	(*QemuProvider)(nil),          // 7: provisionr.v1.QemuProvider
+	(*SimProvider)(nil),           // 8: provisionr.v1.SimProvider
+	(*StaticProvider)(nil),        // 9: provisionr.v1.StaticProvider
+	(*Network)(nil),               // 10: provisionr.v1.Network
+	(*NetworkSpec)(nil),           // 11: provisionr.v1.NetworkSpec
+	(*Zone)(nil),                  // 12: provisionr.v1.Zone
+	(*ZoneSpec)(nil),              // 13: provisionr.v1.ZoneSpec
+	(*ZoneTransfer)(nil),          // 14: provisionr.v1.ZoneTransfer
+	(*TransferKey)(nil),           // 15: provisionr.v1.TransferKey
+	(*Secondary)(nil),             // 16: provisionr.v1.Secondary
+	(*StaticRecord)(nil),          // 17: provisionr.v1.StaticRecord
+	(*ServiceRecord)(nil),         // 18: provisionr.v1.ServiceRecord
+	(*ZoneKey)(nil),               // 19: provisionr.v1.ZoneKey
+	(*Slot)(nil),                  // 20: provisionr.v1.Slot
+	(*AddressClaim)(nil),          // 21: provisionr.v1.AddressClaim
+	nil,                           // 22: provisionr.v1.NetworkSpec.PackageMirrorsEntry
+	(*Metadata)(nil),              // 23: provisionr.v1.Metadata
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_provisionr_v1_infra_proto_depIdxs = []int32{
-	18, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
+	23, // 0: provisionr.v1.Provider.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Provider.spec:type_name -> provisionr.v1.ProviderSpec
 	2,  // 2: provisionr.v1.ProviderSpec.local:type_name -> provisionr.v1.LocalProvider
 	4,  // 3: provisionr.v1.ProviderSpec.aws:type_name -> provisionr.v1.AwsProvider
@@ -1565,23 +2035,30 @@ var file_provisionr_v1_infra_proto_depIdxs = []int32{
 	3,  // 11: provisionr.v1.AwsProvider.sts:type_name -> provisionr.v1.Endpoint
 	3,  // 12: provisionr.v1.GceProvider.compute:type_name -> provisionr.v1.Endpoint
 	3,  // 13: provisionr.v1.OpenstackProvider.identity:type_name -> provisionr.v1.Endpoint
-	19, // 14: provisionr.v1.SimProvider.latency:type_name -> google.protobuf.Duration
-	19, // 15: provisionr.v1.SimProvider.boot:type_name -> google.protobuf.Duration
-	19, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
-	18, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
+	24, // 14: provisionr.v1.SimProvider.latency:type_name -> google.protobuf.Duration
+	24, // 15: provisionr.v1.SimProvider.boot:type_name -> google.protobuf.Duration
+	24, // 16: provisionr.v1.SimProvider.consistency:type_name -> google.protobuf.Duration
+	23, // 17: provisionr.v1.Network.metadata:type_name -> provisionr.v1.Metadata
 	11, // 18: provisionr.v1.Network.spec:type_name -> provisionr.v1.NetworkSpec
 	11, // 19: provisionr.v1.Network.written:type_name -> provisionr.v1.NetworkSpec
-	17, // 20: provisionr.v1.NetworkSpec.package_mirrors:type_name -> provisionr.v1.NetworkSpec.PackageMirrorsEntry
-	18, // 21: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
+	22, // 20: provisionr.v1.NetworkSpec.package_mirrors:type_name -> provisionr.v1.NetworkSpec.PackageMirrorsEntry
+	23, // 21: provisionr.v1.Zone.metadata:type_name -> provisionr.v1.Metadata
 	13, // 22: provisionr.v1.Zone.spec:type_name -> provisionr.v1.ZoneSpec
-	14, // 23: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
-	18, // 24: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
-	18, // 25: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 23: provisionr.v1.ZoneSpec.records:type_name -> provisionr.v1.StaticRecord
+	14, // 24: provisionr.v1.ZoneSpec.transfer:type_name -> provisionr.v1.ZoneTransfer
+	15, // 25: provisionr.v1.ZoneTransfer.keys:type_name -> provisionr.v1.TransferKey
+	16, // 26: provisionr.v1.ZoneTransfer.secondaries:type_name -> provisionr.v1.Secondary
+	18, // 27: provisionr.v1.StaticRecord.services:type_name -> provisionr.v1.ServiceRecord
+	23, // 28: provisionr.v1.ZoneKey.metadata:type_name -> provisionr.v1.Metadata
+	25, // 29: provisionr.v1.ZoneKey.since:type_name -> google.protobuf.Timestamp
+	25, // 30: provisionr.v1.ZoneKey.signed:type_name -> google.protobuf.Timestamp
+	23, // 31: provisionr.v1.Slot.metadata:type_name -> provisionr.v1.Metadata
+	23, // 32: provisionr.v1.AddressClaim.metadata:type_name -> provisionr.v1.Metadata
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_infra_proto_init() }
@@ -1605,7 +2082,7 @@ func file_provisionr_v1_infra_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_infra_proto_rawDesc), len(file_provisionr_v1_infra_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

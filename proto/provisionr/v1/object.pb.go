@@ -41,6 +41,7 @@ type Object struct {
 	//	*Object_Vpn
 	//	*Object_VpnPeer
 	//	*Object_Secret
+	//	*Object_ZoneKey
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -209,6 +210,15 @@ func (x *Object) GetSecret() *Secret {
 	return nil
 }
 
+func (x *Object) GetZoneKey() *ZoneKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_ZoneKey); ok {
+			return x.ZoneKey
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -269,6 +279,10 @@ type Object_Secret struct {
 	Secret *Secret `protobuf:"bytes,14,opt,name=secret,proto3,oneof"`
 }
 
+type Object_ZoneKey struct {
+	ZoneKey *ZoneKey `protobuf:"bytes,15,opt,name=zone_key,json=zoneKey,proto3,oneof"`
+}
+
 func (*Object_Pool) isObject_Kind() {}
 
 func (*Object_Zone) isObject_Kind() {}
@@ -297,11 +311,13 @@ func (*Object_VpnPeer) isObject_Kind() {}
 
 func (*Object_Secret) isObject_Kind() {}
 
+func (*Object_ZoneKey) isObject_Kind() {}
+
 var File_provisionr_v1_object_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1aprovisionr/v1/object.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/pool.proto\x1a\x1aprovisionr/v1/secret.proto\x1a\x17provisionr/v1/vpn.proto\"\xc1\x05\n" +
+	"\x1aprovisionr/v1/object.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprovisionr/v1/access.proto\x1a\x1bprovisionr/v1/cluster.proto\x1a\x19provisionr/v1/event.proto\x1a\x19provisionr/v1/infra.proto\x1a\x1bprovisionr/v1/machine.proto\x1a\x18provisionr/v1/pool.proto\x1a\x1aprovisionr/v1/secret.proto\x1a\x17provisionr/v1/vpn.proto\"\xf6\x05\n" +
 	"\x06Object\x12)\n" +
 	"\x04pool\x18\x01 \x01(\v2\x13.provisionr.v1.PoolH\x00R\x04pool\x12)\n" +
 	"\x04zone\x18\x02 \x01(\v2\x13.provisionr.v1.ZoneH\x00R\x04zone\x122\n" +
@@ -317,7 +333,8 @@ const file_provisionr_v1_object_proto_rawDesc = "" +
 	"\x06member\x18\v \x01(\v2\x15.provisionr.v1.MemberH\x00R\x06member\x12&\n" +
 	"\x03vpn\x18\f \x01(\v2\x12.provisionr.v1.VpnH\x00R\x03vpn\x123\n" +
 	"\bvpn_peer\x18\r \x01(\v2\x16.provisionr.v1.VpnPeerH\x00R\avpnPeer\x12/\n" +
-	"\x06secret\x18\x0e \x01(\v2\x15.provisionr.v1.SecretH\x00R\x06secretB\r\n" +
+	"\x06secret\x18\x0e \x01(\v2\x15.provisionr.v1.SecretH\x00R\x06secret\x123\n" +
+	"\bzone_key\x18\x0f \x01(\v2\x16.provisionr.v1.ZoneKeyH\x00R\azoneKeyB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01BCZAgithub.com/provisionr/provisionr/proto/provisionr/v1;provisionrv1b\x06proto3"
 
 var (
@@ -349,6 +366,7 @@ var file_provisionr_v1_object_proto_goTypes = []any{
 	(*Vpn)(nil),          // 12: provisionr.v1.Vpn
 	(*VpnPeer)(nil),      // 13: provisionr.v1.VpnPeer
 	(*Secret)(nil),       // 14: provisionr.v1.Secret
+	(*ZoneKey)(nil),      // 15: provisionr.v1.ZoneKey
 }
 var file_provisionr_v1_object_proto_depIdxs = []int32{
 	1,  // 0: provisionr.v1.Object.pool:type_name -> provisionr.v1.Pool
@@ -365,11 +383,12 @@ var file_provisionr_v1_object_proto_depIdxs = []int32{
 	12, // 11: provisionr.v1.Object.vpn:type_name -> provisionr.v1.Vpn
 	13, // 12: provisionr.v1.Object.vpn_peer:type_name -> provisionr.v1.VpnPeer
 	14, // 13: provisionr.v1.Object.secret:type_name -> provisionr.v1.Secret
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 14: provisionr.v1.Object.zone_key:type_name -> provisionr.v1.ZoneKey
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_object_proto_init() }
@@ -400,6 +419,7 @@ func file_provisionr_v1_object_proto_init() {
 		(*Object_Vpn)(nil),
 		(*Object_VpnPeer)(nil),
 		(*Object_Secret)(nil),
+		(*Object_ZoneKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -175,7 +175,11 @@ type PoolSpec struct {
 	// Vpn attaches the machines to a Vpn.
 	Vpn *PoolVpn `protobuf:"bytes,50,opt,name=vpn,proto3" json:"vpn,omitempty"`
 	// OsPolicy is how the operating system itself is kept current.
-	OsPolicy      *OsPolicy `protobuf:"bytes,51,opt,name=os_policy,json=osPolicy,proto3" json:"os_policy,omitempty"`
+	OsPolicy *OsPolicy `protobuf:"bytes,51,opt,name=os_policy,json=osPolicy,proto3" json:"os_policy,omitempty"`
+	// Records are further names in the zone, kept as long as the pool is.
+	Records []*StaticRecord `protobuf:"bytes,52,rep,name=records,proto3" json:"records,omitempty"`
+	// Endpoints are what the ready machines offer, as SRV records (RFC 2782) below the pool's name: _zookeeper._tcp.zk.
+	Endpoints     []*PoolEndpoint `protobuf:"bytes,53,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +459,83 @@ func (x *PoolSpec) GetOsPolicy() *OsPolicy {
 	return nil
 }
 
+func (x *PoolSpec) GetRecords() []*StaticRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetEndpoints() []*PoolEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+// PoolEndpoint is a service that each machine of a pool offers.
+type PoolEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service is its name without the underscore (RFC 6335), as zookeeper.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Protocol is tcp or udp. Default: tcp.
+	Protocol      string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolEndpoint) Reset() {
+	*x = PoolEndpoint{}
+	mi := &file_provisionr_v1_pool_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolEndpoint) ProtoMessage() {}
+
+func (x *PoolEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_pool_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolEndpoint.ProtoReflect.Descriptor instead.
+func (*PoolEndpoint) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PoolEndpoint) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PoolEndpoint) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *PoolEndpoint) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 // OperatingSystem is a distribution and its release, as /etc/os-release names them.
 type OperatingSystem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -468,7 +549,7 @@ type OperatingSystem struct {
 
 func (x *OperatingSystem) Reset() {
 	*x = OperatingSystem{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[2]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +561,7 @@ func (x *OperatingSystem) String() string {
 func (*OperatingSystem) ProtoMessage() {}
 
 func (x *OperatingSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[2]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +574,7 @@ func (x *OperatingSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatingSystem.ProtoReflect.Descriptor instead.
 func (*OperatingSystem) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{2}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *OperatingSystem) GetDistribution() string {
@@ -534,7 +615,7 @@ type Hardware struct {
 
 func (x *Hardware) Reset() {
 	*x = Hardware{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[3]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +627,7 @@ func (x *Hardware) String() string {
 func (*Hardware) ProtoMessage() {}
 
 func (x *Hardware) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[3]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +640,7 @@ func (x *Hardware) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hardware.ProtoReflect.Descriptor instead.
 func (*Hardware) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{3}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hardware) GetCpus() uint32 {
@@ -632,7 +713,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +725,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[4]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +738,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Disk) GetSizeGib() uint32 {
@@ -725,7 +806,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +818,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[5]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +831,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{5}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Image) GetId() string {
@@ -825,7 +906,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +918,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[6]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +931,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{6}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Placement) GetZones() []string {
@@ -915,7 +996,7 @@ type Spot struct {
 
 func (x *Spot) Reset() {
 	*x = Spot{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1008,7 @@ func (x *Spot) String() string {
 func (*Spot) ProtoMessage() {}
 
 func (x *Spot) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[7]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1021,7 @@ func (x *Spot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spot.ProtoReflect.Descriptor instead.
 func (*Spot) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{7}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Spot) GetMaxPrice() string {
@@ -979,7 +1060,7 @@ type Safety struct {
 
 func (x *Safety) Reset() {
 	*x = Safety{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1072,7 @@ func (x *Safety) String() string {
 func (*Safety) ProtoMessage() {}
 
 func (x *Safety) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[8]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1085,7 @@ func (x *Safety) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Safety.ProtoReflect.Descriptor instead.
 func (*Safety) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{8}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Safety) GetMaxUnavailable() uint32 {
@@ -1062,7 +1143,7 @@ type VerifyPolicy struct {
 
 func (x *VerifyPolicy) Reset() {
 	*x = VerifyPolicy{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1155,7 @@ func (x *VerifyPolicy) String() string {
 func (*VerifyPolicy) ProtoMessage() {}
 
 func (x *VerifyPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[9]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1168,7 @@ func (x *VerifyPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyPolicy.ProtoReflect.Descriptor instead.
 func (*VerifyPolicy) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{9}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VerifyPolicy) GetUnprovable() []string {
@@ -1121,7 +1202,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1214,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_pool_proto_msgTypes[10]
+	mi := &file_provisionr_v1_pool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1227,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{10}
+	return file_provisionr_v1_pool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PoolStatus) GetReady() uint32 {
@@ -1181,7 +1262,7 @@ var File_provisionr_v1_pool_proto protoreflect.FileDescriptor
 
 const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x18provisionr/v1/pool.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fprovisionr/v1/assumptions.proto\x1a\x18provisionr/v1/meta.proto\"\x83\x02\n" +
+	"\x18provisionr/v1/pool.proto\x12\rprovisionr.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fprovisionr/v1/assumptions.proto\x1a\x19provisionr/v1/infra.proto\x1a\x18provisionr/v1/meta.proto\"\x83\x02\n" +
 	"\x04Pool\x125\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\n" +
 	"\rprovisionr/v1R\n" +
@@ -1190,7 +1271,7 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"\x04PoolR\x04kind\x12;\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.provisionr.v1.MetadataB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x123\n" +
 	"\x04spec\x18\x04 \x01(\v2\x17.provisionr.v1.PoolSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x121\n" +
-	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xe2\x10\n" +
+	"\x06status\x18\x05 \x01(\v2\x19.provisionr.v1.PoolStatusR\x06status\"\xe9\x11\n" +
 	"\bPoolSpec\x12\x1c\n" +
 	"\x04size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04size\x12(\n" +
 	"\bmin_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x00R\aminSize\x88\x01\x01\x12#\n" +
@@ -1229,14 +1310,20 @@ const file_provisionr_v1_pool_proto_rawDesc = "" +
 	"networking\x181 \x01(\v2\x19.provisionr.v1.NetworkingR\n" +
 	"networking\x12(\n" +
 	"\x03vpn\x182 \x01(\v2\x16.provisionr.v1.PoolVpnR\x03vpn\x124\n" +
-	"\tos_policy\x183 \x01(\v2\x17.provisionr.v1.OsPolicyR\bosPolicy\x1a<\n" +
+	"\tos_policy\x183 \x01(\v2\x17.provisionr.v1.OsPolicyR\bosPolicy\x12@\n" +
+	"\arecords\x184 \x03(\v2\x1b.provisionr.v1.StaticRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\arecords\x12C\n" +
+	"\tendpoints\x185 \x03(\v2\x1b.provisionr.v1.PoolEndpointB\b\xbaH\x05\x92\x01\x02\x10 R\tendpoints\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vSysctlEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_min_size\"y\n" +
+	"\t_min_size\"\xa4\x01\n" +
+	"\fPoolEndpoint\x12D\n" +
+	"\aservice\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18\x0f2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\aservice\x12-\n" +
+	"\bprotocol\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03tcpR\x03udpR\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\"y\n" +
 	"\x0fOperatingSystem\x12A\n" +
 	"\fdistribution\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18R\x06debianR\x06ubuntuR\x06fedoraR\fdistribution\x12#\n" +
 	"\arelease\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x10R\arelease\"\xc6\x02\n" +
@@ -1317,79 +1404,83 @@ func file_provisionr_v1_pool_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_pool_proto_rawDescData
 }
 
-var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_provisionr_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_provisionr_v1_pool_proto_goTypes = []any{
 	(*Pool)(nil),                // 0: provisionr.v1.Pool
 	(*PoolSpec)(nil),            // 1: provisionr.v1.PoolSpec
-	(*OperatingSystem)(nil),     // 2: provisionr.v1.OperatingSystem
-	(*Hardware)(nil),            // 3: provisionr.v1.Hardware
-	(*Disk)(nil),                // 4: provisionr.v1.Disk
-	(*Image)(nil),               // 5: provisionr.v1.Image
-	(*Placement)(nil),           // 6: provisionr.v1.Placement
-	(*Spot)(nil),                // 7: provisionr.v1.Spot
-	(*Safety)(nil),              // 8: provisionr.v1.Safety
-	(*VerifyPolicy)(nil),        // 9: provisionr.v1.VerifyPolicy
-	(*PoolStatus)(nil),          // 10: provisionr.v1.PoolStatus
-	nil,                         // 11: provisionr.v1.PoolSpec.VariablesEntry
-	nil,                         // 12: provisionr.v1.PoolSpec.SysctlEntry
-	(*Metadata)(nil),            // 13: provisionr.v1.Metadata
-	(*Repository)(nil),          // 14: provisionr.v1.Repository
-	(*Package)(nil),             // 15: provisionr.v1.Package
-	(*File)(nil),                // 16: provisionr.v1.File
-	(*UserAccount)(nil),         // 17: provisionr.v1.UserAccount
-	(*Ntp)(nil),                 // 18: provisionr.v1.Ntp
-	(*Firewall)(nil),            // 19: provisionr.v1.Firewall
-	(*Service)(nil),             // 20: provisionr.v1.Service
-	(*Download)(nil),            // 21: provisionr.v1.Download
-	(*Group)(nil),               // 22: provisionr.v1.Group
-	(*Ssh)(nil),                 // 23: provisionr.v1.Ssh
-	(*KernelModule)(nil),        // 24: provisionr.v1.KernelModule
-	(*Swap)(nil),                // 25: provisionr.v1.Swap
-	(*Filesystem)(nil),          // 26: provisionr.v1.Filesystem
-	(*Networking)(nil),          // 27: provisionr.v1.Networking
-	(*PoolVpn)(nil),             // 28: provisionr.v1.PoolVpn
-	(*OsPolicy)(nil),            // 29: provisionr.v1.OsPolicy
-	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
+	(*PoolEndpoint)(nil),        // 2: provisionr.v1.PoolEndpoint
+	(*OperatingSystem)(nil),     // 3: provisionr.v1.OperatingSystem
+	(*Hardware)(nil),            // 4: provisionr.v1.Hardware
+	(*Disk)(nil),                // 5: provisionr.v1.Disk
+	(*Image)(nil),               // 6: provisionr.v1.Image
+	(*Placement)(nil),           // 7: provisionr.v1.Placement
+	(*Spot)(nil),                // 8: provisionr.v1.Spot
+	(*Safety)(nil),              // 9: provisionr.v1.Safety
+	(*VerifyPolicy)(nil),        // 10: provisionr.v1.VerifyPolicy
+	(*PoolStatus)(nil),          // 11: provisionr.v1.PoolStatus
+	nil,                         // 12: provisionr.v1.PoolSpec.VariablesEntry
+	nil,                         // 13: provisionr.v1.PoolSpec.SysctlEntry
+	(*Metadata)(nil),            // 14: provisionr.v1.Metadata
+	(*Repository)(nil),          // 15: provisionr.v1.Repository
+	(*Package)(nil),             // 16: provisionr.v1.Package
+	(*File)(nil),                // 17: provisionr.v1.File
+	(*UserAccount)(nil),         // 18: provisionr.v1.UserAccount
+	(*Ntp)(nil),                 // 19: provisionr.v1.Ntp
+	(*Firewall)(nil),            // 20: provisionr.v1.Firewall
+	(*Service)(nil),             // 21: provisionr.v1.Service
+	(*Download)(nil),            // 22: provisionr.v1.Download
+	(*Group)(nil),               // 23: provisionr.v1.Group
+	(*Ssh)(nil),                 // 24: provisionr.v1.Ssh
+	(*KernelModule)(nil),        // 25: provisionr.v1.KernelModule
+	(*Swap)(nil),                // 26: provisionr.v1.Swap
+	(*Filesystem)(nil),          // 27: provisionr.v1.Filesystem
+	(*Networking)(nil),          // 28: provisionr.v1.Networking
+	(*PoolVpn)(nil),             // 29: provisionr.v1.PoolVpn
+	(*OsPolicy)(nil),            // 30: provisionr.v1.OsPolicy
+	(*StaticRecord)(nil),        // 31: provisionr.v1.StaticRecord
+	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
 }
 var file_provisionr_v1_pool_proto_depIdxs = []int32{
-	13, // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
+	14, // 0: provisionr.v1.Pool.metadata:type_name -> provisionr.v1.Metadata
 	1,  // 1: provisionr.v1.Pool.spec:type_name -> provisionr.v1.PoolSpec
-	10, // 2: provisionr.v1.Pool.status:type_name -> provisionr.v1.PoolStatus
-	2,  // 3: provisionr.v1.PoolSpec.os:type_name -> provisionr.v1.OperatingSystem
-	3,  // 4: provisionr.v1.PoolSpec.hardware:type_name -> provisionr.v1.Hardware
-	5,  // 5: provisionr.v1.PoolSpec.image:type_name -> provisionr.v1.Image
-	6,  // 6: provisionr.v1.PoolSpec.placement:type_name -> provisionr.v1.Placement
-	14, // 7: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
-	15, // 8: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
-	16, // 9: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
-	17, // 10: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
-	18, // 11: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
-	19, // 12: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
-	20, // 13: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
-	11, // 14: provisionr.v1.PoolSpec.variables:type_name -> provisionr.v1.PoolSpec.VariablesEntry
-	7,  // 15: provisionr.v1.PoolSpec.spot:type_name -> provisionr.v1.Spot
-	8,  // 16: provisionr.v1.PoolSpec.safety:type_name -> provisionr.v1.Safety
-	9,  // 17: provisionr.v1.PoolSpec.verify:type_name -> provisionr.v1.VerifyPolicy
-	21, // 18: provisionr.v1.PoolSpec.downloads:type_name -> provisionr.v1.Download
-	22, // 19: provisionr.v1.PoolSpec.groups:type_name -> provisionr.v1.Group
-	23, // 20: provisionr.v1.PoolSpec.ssh:type_name -> provisionr.v1.Ssh
-	12, // 21: provisionr.v1.PoolSpec.sysctl:type_name -> provisionr.v1.PoolSpec.SysctlEntry
-	24, // 22: provisionr.v1.PoolSpec.modules:type_name -> provisionr.v1.KernelModule
-	25, // 23: provisionr.v1.PoolSpec.swap:type_name -> provisionr.v1.Swap
-	26, // 24: provisionr.v1.PoolSpec.filesystems:type_name -> provisionr.v1.Filesystem
-	27, // 25: provisionr.v1.PoolSpec.networking:type_name -> provisionr.v1.Networking
-	28, // 26: provisionr.v1.PoolSpec.vpn:type_name -> provisionr.v1.PoolVpn
-	29, // 27: provisionr.v1.PoolSpec.os_policy:type_name -> provisionr.v1.OsPolicy
-	4,  // 28: provisionr.v1.Hardware.root_disk:type_name -> provisionr.v1.Disk
-	4,  // 29: provisionr.v1.Hardware.disks:type_name -> provisionr.v1.Disk
-	30, // 30: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
-	30, // 31: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
-	30, // 32: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	11, // 2: provisionr.v1.Pool.status:type_name -> provisionr.v1.PoolStatus
+	3,  // 3: provisionr.v1.PoolSpec.os:type_name -> provisionr.v1.OperatingSystem
+	4,  // 4: provisionr.v1.PoolSpec.hardware:type_name -> provisionr.v1.Hardware
+	6,  // 5: provisionr.v1.PoolSpec.image:type_name -> provisionr.v1.Image
+	7,  // 6: provisionr.v1.PoolSpec.placement:type_name -> provisionr.v1.Placement
+	15, // 7: provisionr.v1.PoolSpec.repositories:type_name -> provisionr.v1.Repository
+	16, // 8: provisionr.v1.PoolSpec.packages:type_name -> provisionr.v1.Package
+	17, // 9: provisionr.v1.PoolSpec.files:type_name -> provisionr.v1.File
+	18, // 10: provisionr.v1.PoolSpec.users:type_name -> provisionr.v1.UserAccount
+	19, // 11: provisionr.v1.PoolSpec.ntp:type_name -> provisionr.v1.Ntp
+	20, // 12: provisionr.v1.PoolSpec.firewall:type_name -> provisionr.v1.Firewall
+	21, // 13: provisionr.v1.PoolSpec.services:type_name -> provisionr.v1.Service
+	12, // 14: provisionr.v1.PoolSpec.variables:type_name -> provisionr.v1.PoolSpec.VariablesEntry
+	8,  // 15: provisionr.v1.PoolSpec.spot:type_name -> provisionr.v1.Spot
+	9,  // 16: provisionr.v1.PoolSpec.safety:type_name -> provisionr.v1.Safety
+	10, // 17: provisionr.v1.PoolSpec.verify:type_name -> provisionr.v1.VerifyPolicy
+	22, // 18: provisionr.v1.PoolSpec.downloads:type_name -> provisionr.v1.Download
+	23, // 19: provisionr.v1.PoolSpec.groups:type_name -> provisionr.v1.Group
+	24, // 20: provisionr.v1.PoolSpec.ssh:type_name -> provisionr.v1.Ssh
+	13, // 21: provisionr.v1.PoolSpec.sysctl:type_name -> provisionr.v1.PoolSpec.SysctlEntry
+	25, // 22: provisionr.v1.PoolSpec.modules:type_name -> provisionr.v1.KernelModule
+	26, // 23: provisionr.v1.PoolSpec.swap:type_name -> provisionr.v1.Swap
+	27, // 24: provisionr.v1.PoolSpec.filesystems:type_name -> provisionr.v1.Filesystem
+	28, // 25: provisionr.v1.PoolSpec.networking:type_name -> provisionr.v1.Networking
+	29, // 26: provisionr.v1.PoolSpec.vpn:type_name -> provisionr.v1.PoolVpn
+	30, // 27: provisionr.v1.PoolSpec.os_policy:type_name -> provisionr.v1.OsPolicy
+	31, // 28: provisionr.v1.PoolSpec.records:type_name -> provisionr.v1.StaticRecord
+	2,  // 29: provisionr.v1.PoolSpec.endpoints:type_name -> provisionr.v1.PoolEndpoint
+	5,  // 30: provisionr.v1.Hardware.root_disk:type_name -> provisionr.v1.Disk
+	5,  // 31: provisionr.v1.Hardware.disks:type_name -> provisionr.v1.Disk
+	32, // 32: provisionr.v1.Safety.silent_after:type_name -> google.protobuf.Duration
+	32, // 33: provisionr.v1.Safety.boot_deadline:type_name -> google.protobuf.Duration
+	32, // 34: provisionr.v1.Safety.converge_deadline:type_name -> google.protobuf.Duration
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_pool_proto_init() }
@@ -1398,16 +1489,17 @@ func file_provisionr_v1_pool_proto_init() {
 		return
 	}
 	file_provisionr_v1_assumptions_proto_init()
+	file_provisionr_v1_infra_proto_init()
 	file_provisionr_v1_meta_proto_init()
 	file_provisionr_v1_pool_proto_msgTypes[1].OneofWrappers = []any{}
-	file_provisionr_v1_pool_proto_msgTypes[8].OneofWrappers = []any{}
+	file_provisionr_v1_pool_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_pool_proto_rawDesc), len(file_provisionr_v1_pool_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

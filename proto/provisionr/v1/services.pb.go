@@ -1977,6 +1977,318 @@ func (x *GetConsoleResponse) GetConsole() string {
 	return ""
 }
 
+type ListZoneKeysRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Consistency Consistency            `protobuf:"varint,1,opt,name=consistency,proto3,enum=provisionr.v1.Consistency" json:"consistency,omitempty"`
+	// Origin selects one zone by its domain or reverse name; empty selects all.
+	Origin        string `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListZoneKeysRequest) Reset() {
+	*x = ListZoneKeysRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListZoneKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListZoneKeysRequest) ProtoMessage() {}
+
+func (x *ListZoneKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListZoneKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListZoneKeysRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListZoneKeysRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *ListZoneKeysRequest) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+type ListZoneKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*ZoneKeyInfo         `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListZoneKeysResponse) Reset() {
+	*x = ListZoneKeysResponse{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListZoneKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListZoneKeysResponse) ProtoMessage() {}
+
+func (x *ListZoneKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListZoneKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListZoneKeysResponse) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListZoneKeysResponse) GetKeys() []*ZoneKeyInfo {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListZoneKeysResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// ZoneKeyInfo is a key as the parent zone and resolvers need it.
+type ZoneKeyInfo struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Origin string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	Tag    uint32                 `protobuf:"varint,2,opt,name=tag,proto3" json:"tag,omitempty"`
+	State  string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Since  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	// Ds and Dnskey are the records in presentation form.
+	Ds     string `protobuf:"bytes,5,opt,name=ds,proto3" json:"ds,omitempty"`
+	Dnskey string `protobuf:"bytes,6,opt,name=dnskey,proto3" json:"dnskey,omitempty"`
+	// Next says what happens next, and when or by whom.
+	Next          string `protobuf:"bytes,7,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneKeyInfo) Reset() {
+	*x = ZoneKeyInfo{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneKeyInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneKeyInfo) ProtoMessage() {}
+
+func (x *ZoneKeyInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneKeyInfo.ProtoReflect.Descriptor instead.
+func (*ZoneKeyInfo) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ZoneKeyInfo) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *ZoneKeyInfo) GetTag() uint32 {
+	if x != nil {
+		return x.Tag
+	}
+	return 0
+}
+
+func (x *ZoneKeyInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ZoneKeyInfo) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ZoneKeyInfo) GetDs() string {
+	if x != nil {
+		return x.Ds
+	}
+	return ""
+}
+
+func (x *ZoneKeyInfo) GetDnskey() string {
+	if x != nil {
+		return x.Dnskey
+	}
+	return ""
+}
+
+func (x *ZoneKeyInfo) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type RollZoneKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollZoneKeyRequest) Reset() {
+	*x = RollZoneKeyRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollZoneKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollZoneKeyRequest) ProtoMessage() {}
+
+func (x *RollZoneKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollZoneKeyRequest.ProtoReflect.Descriptor instead.
+func (*RollZoneKeyRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RollZoneKeyRequest) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *RollZoneKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ActivateZoneKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	Tag           uint32                 `protobuf:"varint,2,opt,name=tag,proto3" json:"tag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateZoneKeyRequest) Reset() {
+	*x = ActivateZoneKeyRequest{}
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateZoneKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateZoneKeyRequest) ProtoMessage() {}
+
+func (x *ActivateZoneKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateZoneKeyRequest.ProtoReflect.Descriptor instead.
+func (*ActivateZoneKeyRequest) Descriptor() ([]byte, []int) {
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ActivateZoneKeyRequest) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *ActivateZoneKeyRequest) GetTag() uint32 {
+	if x != nil {
+		return x.Tag
+	}
+	return 0
+}
+
+func (x *ActivateZoneKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 type AuditProviderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1986,7 +2298,7 @@ type AuditProviderRequest struct {
 
 func (x *AuditProviderRequest) Reset() {
 	*x = AuditProviderRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2310,7 @@ func (x *AuditProviderRequest) String() string {
 func (*AuditProviderRequest) ProtoMessage() {}
 
 func (x *AuditProviderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[32]
+	mi := &file_provisionr_v1_services_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2323,7 @@ func (x *AuditProviderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditProviderRequest.ProtoReflect.Descriptor instead.
 func (*AuditProviderRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuditProviderRequest) GetName() string {
@@ -2031,7 +2343,7 @@ type AuditProviderResponse struct {
 
 func (x *AuditProviderResponse) Reset() {
 	*x = AuditProviderResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2355,7 @@ func (x *AuditProviderResponse) String() string {
 func (*AuditProviderResponse) ProtoMessage() {}
 
 func (x *AuditProviderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[33]
+	mi := &file_provisionr_v1_services_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2368,7 @@ func (x *AuditProviderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditProviderResponse.ProtoReflect.Descriptor instead.
 func (*AuditProviderResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AuditProviderResponse) GetEntries() []*AuditEntry {
@@ -2093,7 +2405,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2417,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[34]
+	mi := &file_provisionr_v1_services_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2430,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{34}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AuditEntry) GetMachine() string {
@@ -2179,7 +2491,7 @@ type ListInfraRequest struct {
 
 func (x *ListInfraRequest) Reset() {
 	*x = ListInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2503,7 @@ func (x *ListInfraRequest) String() string {
 func (*ListInfraRequest) ProtoMessage() {}
 
 func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[35]
+	mi := &file_provisionr_v1_services_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2516,7 @@ func (x *ListInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfraRequest.ProtoReflect.Descriptor instead.
 func (*ListInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{35}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListInfraRequest) GetConsistency() Consistency {
@@ -2224,7 +2536,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2548,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[36]
+	mi := &file_provisionr_v1_services_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2561,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{36}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -2276,7 +2588,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2600,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[37]
+	mi := &file_provisionr_v1_services_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2613,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{37}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -2328,7 +2640,7 @@ type ListProvidersResponse struct {
 
 func (x *ListProvidersResponse) Reset() {
 	*x = ListProvidersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2652,7 @@ func (x *ListProvidersResponse) String() string {
 func (*ListProvidersResponse) ProtoMessage() {}
 
 func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[38]
+	mi := &file_provisionr_v1_services_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2665,7 @@ func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{38}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListProvidersResponse) GetProviders() []*Provider {
@@ -2381,7 +2693,7 @@ type DeleteInfraRequest struct {
 
 func (x *DeleteInfraRequest) Reset() {
 	*x = DeleteInfraRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2705,7 @@ func (x *DeleteInfraRequest) String() string {
 func (*DeleteInfraRequest) ProtoMessage() {}
 
 func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[39]
+	mi := &file_provisionr_v1_services_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2718,7 @@ func (x *DeleteInfraRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInfraRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInfraRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{39}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteInfraRequest) GetKind() string {
@@ -2441,7 +2753,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2765,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[40]
+	mi := &file_provisionr_v1_services_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2778,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{40}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRecordsRequest) GetConsistency() Consistency {
@@ -2493,7 +2805,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2817,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[41]
+	mi := &file_provisionr_v1_services_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2830,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{41}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*Record {
@@ -2549,7 +2861,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2873,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[42]
+	mi := &file_provisionr_v1_services_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2886,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{42}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Record) GetName() string {
@@ -2622,7 +2934,7 @@ type ListVpnsResponse struct {
 
 func (x *ListVpnsResponse) Reset() {
 	*x = ListVpnsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2946,7 @@ func (x *ListVpnsResponse) String() string {
 func (*ListVpnsResponse) ProtoMessage() {}
 
 func (x *ListVpnsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[43]
+	mi := &file_provisionr_v1_services_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2959,7 @@ func (x *ListVpnsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVpnsResponse.ProtoReflect.Descriptor instead.
 func (*ListVpnsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{43}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListVpnsResponse) GetVpns() []*Vpn {
@@ -2674,7 +2986,7 @@ type ListVpnPeersRequest struct {
 
 func (x *ListVpnPeersRequest) Reset() {
 	*x = ListVpnPeersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2998,7 @@ func (x *ListVpnPeersRequest) String() string {
 func (*ListVpnPeersRequest) ProtoMessage() {}
 
 func (x *ListVpnPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[44]
+	mi := &file_provisionr_v1_services_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +3011,7 @@ func (x *ListVpnPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVpnPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListVpnPeersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{44}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListVpnPeersRequest) GetVpn() string {
@@ -2726,7 +3038,7 @@ type ListVpnPeersResponse struct {
 
 func (x *ListVpnPeersResponse) Reset() {
 	*x = ListVpnPeersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +3050,7 @@ func (x *ListVpnPeersResponse) String() string {
 func (*ListVpnPeersResponse) ProtoMessage() {}
 
 func (x *ListVpnPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[45]
+	mi := &file_provisionr_v1_services_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +3063,7 @@ func (x *ListVpnPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVpnPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListVpnPeersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{45}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListVpnPeersResponse) GetPeers() []*VpnPeer {
@@ -2777,7 +3089,7 @@ type GetVpnPeerConfigRequest struct {
 
 func (x *GetVpnPeerConfigRequest) Reset() {
 	*x = GetVpnPeerConfigRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +3101,7 @@ func (x *GetVpnPeerConfigRequest) String() string {
 func (*GetVpnPeerConfigRequest) ProtoMessage() {}
 
 func (x *GetVpnPeerConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[46]
+	mi := &file_provisionr_v1_services_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +3114,7 @@ func (x *GetVpnPeerConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVpnPeerConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetVpnPeerConfigRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{46}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetVpnPeerConfigRequest) GetName() string {
@@ -2822,7 +3134,7 @@ type GetVpnPeerConfigResponse struct {
 
 func (x *GetVpnPeerConfigResponse) Reset() {
 	*x = GetVpnPeerConfigResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3146,7 @@ func (x *GetVpnPeerConfigResponse) String() string {
 func (*GetVpnPeerConfigResponse) ProtoMessage() {}
 
 func (x *GetVpnPeerConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[47]
+	mi := &file_provisionr_v1_services_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3159,7 @@ func (x *GetVpnPeerConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVpnPeerConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetVpnPeerConfigResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{47}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetVpnPeerConfigResponse) GetConfig() string {
@@ -2866,7 +3178,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +3190,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[48]
+	mi := &file_provisionr_v1_services_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +3203,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{48}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListSecretsRequest) GetConsistency() Consistency {
@@ -2911,7 +3223,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3235,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[49]
+	mi := &file_provisionr_v1_services_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3248,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{49}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*SecretInfo {
@@ -2966,7 +3278,7 @@ type SecretInfo struct {
 
 func (x *SecretInfo) Reset() {
 	*x = SecretInfo{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2978,7 +3290,7 @@ func (x *SecretInfo) String() string {
 func (*SecretInfo) ProtoMessage() {}
 
 func (x *SecretInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[50]
+	mi := &file_provisionr_v1_services_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2991,7 +3303,7 @@ func (x *SecretInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretInfo.ProtoReflect.Descriptor instead.
 func (*SecretInfo) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{50}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SecretInfo) GetMetadata() *Metadata {
@@ -3026,7 +3338,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3350,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[51]
+	mi := &file_provisionr_v1_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3363,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{51}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutSecretRequest) GetName() string {
@@ -3085,7 +3397,7 @@ type DeleteSecretRequest struct {
 
 func (x *DeleteSecretRequest) Reset() {
 	*x = DeleteSecretRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3409,7 @@ func (x *DeleteSecretRequest) String() string {
 func (*DeleteSecretRequest) ProtoMessage() {}
 
 func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[52]
+	mi := &file_provisionr_v1_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3422,7 @@ func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{52}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeleteSecretRequest) GetName() string {
@@ -3142,7 +3454,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3466,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[53]
+	mi := &file_provisionr_v1_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3479,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{53}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -3208,7 +3520,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3532,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[54]
+	mi := &file_provisionr_v1_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3545,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{54}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3261,7 +3573,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[55]
+	mi := &file_provisionr_v1_services_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3585,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[55]
+	mi := &file_provisionr_v1_services_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3598,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{55}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -3318,7 +3630,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[56]
+	mi := &file_provisionr_v1_services_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3642,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[56]
+	mi := &file_provisionr_v1_services_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3655,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{56}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WatchResponse) GetDelta() isWatchResponse_Delta {
@@ -3431,7 +3743,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[57]
+	mi := &file_provisionr_v1_services_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3755,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[57]
+	mi := &file_provisionr_v1_services_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3768,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{57}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Removed) GetKind() string {
@@ -3482,7 +3794,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[58]
+	mi := &file_provisionr_v1_services_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3494,7 +3806,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[58]
+	mi := &file_provisionr_v1_services_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3507,7 +3819,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{58}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetClusterRequest) GetConsistency() Consistency {
@@ -3531,7 +3843,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[59]
+	mi := &file_provisionr_v1_services_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +3855,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[59]
+	mi := &file_provisionr_v1_services_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +3868,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{59}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -3602,7 +3914,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[60]
+	mi := &file_provisionr_v1_services_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3926,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[60]
+	mi := &file_provisionr_v1_services_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3939,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{60}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{65}
 }
 
 type ListMembersResponse struct {
@@ -3639,7 +3951,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[61]
+	mi := &file_provisionr_v1_services_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3963,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[61]
+	mi := &file_provisionr_v1_services_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3976,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{61}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListMembersResponse) GetMembers() []*MemberStatus {
@@ -3682,7 +3994,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[62]
+	mi := &file_provisionr_v1_services_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +4006,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[62]
+	mi := &file_provisionr_v1_services_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +4019,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{62}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{67}
 }
 
 type CreateJoinTokenResponse struct {
@@ -3720,7 +4032,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[63]
+	mi := &file_provisionr_v1_services_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3732,7 +4044,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[63]
+	mi := &file_provisionr_v1_services_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3745,7 +4057,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{63}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -3771,7 +4083,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[64]
+	mi := &file_provisionr_v1_services_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +4095,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[64]
+	mi := &file_provisionr_v1_services_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +4108,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{64}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RemoveMemberRequest) GetName() string {
@@ -3814,7 +4126,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[65]
+	mi := &file_provisionr_v1_services_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +4138,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[65]
+	mi := &file_provisionr_v1_services_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +4151,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{65}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{70}
 }
 
 type SnapshotChunk struct {
@@ -3851,7 +4163,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[66]
+	mi := &file_provisionr_v1_services_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +4175,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[66]
+	mi := &file_provisionr_v1_services_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +4188,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{66}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
@@ -3898,7 +4210,7 @@ type SignSshKeyRequest struct {
 
 func (x *SignSshKeyRequest) Reset() {
 	*x = SignSshKeyRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[67]
+	mi := &file_provisionr_v1_services_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4222,7 @@ func (x *SignSshKeyRequest) String() string {
 func (*SignSshKeyRequest) ProtoMessage() {}
 
 func (x *SignSshKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[67]
+	mi := &file_provisionr_v1_services_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4235,7 @@ func (x *SignSshKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignSshKeyRequest.ProtoReflect.Descriptor instead.
 func (*SignSshKeyRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{67}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SignSshKeyRequest) GetPublicKey() string {
@@ -3952,7 +4264,7 @@ type SignSshKeyResponse struct {
 
 func (x *SignSshKeyResponse) Reset() {
 	*x = SignSshKeyResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[68]
+	mi := &file_provisionr_v1_services_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3964,7 +4276,7 @@ func (x *SignSshKeyResponse) String() string {
 func (*SignSshKeyResponse) ProtoMessage() {}
 
 func (x *SignSshKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[68]
+	mi := &file_provisionr_v1_services_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3977,7 +4289,7 @@ func (x *SignSshKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignSshKeyResponse.ProtoReflect.Descriptor instead.
 func (*SignSshKeyResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{68}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SignSshKeyResponse) GetCertificate() string {
@@ -4009,7 +4321,7 @@ type GetSshAuthoritiesRequest struct {
 
 func (x *GetSshAuthoritiesRequest) Reset() {
 	*x = GetSshAuthoritiesRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[69]
+	mi := &file_provisionr_v1_services_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4021,7 +4333,7 @@ func (x *GetSshAuthoritiesRequest) String() string {
 func (*GetSshAuthoritiesRequest) ProtoMessage() {}
 
 func (x *GetSshAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[69]
+	mi := &file_provisionr_v1_services_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4034,7 +4346,7 @@ func (x *GetSshAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSshAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*GetSshAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{69}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{74}
 }
 
 type GetSshAuthoritiesResponse struct {
@@ -4048,7 +4360,7 @@ type GetSshAuthoritiesResponse struct {
 
 func (x *GetSshAuthoritiesResponse) Reset() {
 	*x = GetSshAuthoritiesResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[70]
+	mi := &file_provisionr_v1_services_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4372,7 @@ func (x *GetSshAuthoritiesResponse) String() string {
 func (*GetSshAuthoritiesResponse) ProtoMessage() {}
 
 func (x *GetSshAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[70]
+	mi := &file_provisionr_v1_services_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4385,7 @@ func (x *GetSshAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSshAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*GetSshAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{70}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetSshAuthoritiesResponse) GetPublicKeys() []string {
@@ -4098,7 +4410,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[71]
+	mi := &file_provisionr_v1_services_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4422,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[71]
+	mi := &file_provisionr_v1_services_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4435,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{71}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{76}
 }
 
 type ListUsersResponse struct {
@@ -4135,7 +4447,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[72]
+	mi := &file_provisionr_v1_services_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4459,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[72]
+	mi := &file_provisionr_v1_services_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4472,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{72}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -4179,7 +4491,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[73]
+	mi := &file_provisionr_v1_services_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4503,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[73]
+	mi := &file_provisionr_v1_services_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4516,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{73}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -4227,7 +4539,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[74]
+	mi := &file_provisionr_v1_services_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4239,7 +4551,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[74]
+	mi := &file_provisionr_v1_services_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4252,7 +4564,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{74}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *IssueCertificateRequest) GetUser() string {
@@ -4286,7 +4598,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[75]
+	mi := &file_provisionr_v1_services_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4298,7 +4610,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[75]
+	mi := &file_provisionr_v1_services_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4311,7 +4623,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{75}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() string {
@@ -4329,7 +4641,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[76]
+	mi := &file_provisionr_v1_services_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4653,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[76]
+	mi := &file_provisionr_v1_services_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4666,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{76}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{81}
 }
 
 type ListTokensResponse struct {
@@ -4366,7 +4678,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[77]
+	mi := &file_provisionr_v1_services_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4690,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[77]
+	mi := &file_provisionr_v1_services_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4703,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{77}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -4417,7 +4729,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[78]
+	mi := &file_provisionr_v1_services_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4429,7 +4741,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[78]
+	mi := &file_provisionr_v1_services_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4442,7 +4754,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{78}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -4482,7 +4794,7 @@ type DeleteTokenRequest struct {
 
 func (x *DeleteTokenRequest) Reset() {
 	*x = DeleteTokenRequest{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[79]
+	mi := &file_provisionr_v1_services_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4494,7 +4806,7 @@ func (x *DeleteTokenRequest) String() string {
 func (*DeleteTokenRequest) ProtoMessage() {}
 
 func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[79]
+	mi := &file_provisionr_v1_services_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4507,7 +4819,7 @@ func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTokenRequest) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{79}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DeleteTokenRequest) GetName() string {
@@ -4528,7 +4840,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_provisionr_v1_services_proto_msgTypes[80]
+	mi := &file_provisionr_v1_services_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4540,7 +4852,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_provisionr_v1_services_proto_msgTypes[80]
+	mi := &file_provisionr_v1_services_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4553,7 +4865,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{80}
+	return file_provisionr_v1_services_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -4705,7 +5017,30 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\x11GetConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\".\n" +
 	"\x12GetConsoleResponse\x12\x18\n" +
-	"\aconsole\x18\x01 \x01(\tR\aconsole\"*\n" +
+	"\aconsole\x18\x01 \x01(\tR\aconsole\"k\n" +
+	"\x13ListZoneKeysRequest\x12<\n" +
+	"\vconsistency\x18\x01 \x01(\x0e2\x1a.provisionr.v1.ConsistencyR\vconsistency\x12\x16\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\"x\n" +
+	"\x14ListZoneKeysResponse\x12.\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1a.provisionr.v1.ZoneKeyInfoR\x04keys\x120\n" +
+	"\aversion\x18\x02 \x01(\v2\x16.provisionr.v1.VersionR\aversion\"\xbb\x01\n" +
+	"\vZoneKeyInfo\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\rR\x03tag\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x0e\n" +
+	"\x02ds\x18\x05 \x01(\tR\x02ds\x12\x16\n" +
+	"\x06dnskey\x18\x06 \x01(\tR\x06dnskey\x12\x12\n" +
+	"\x04next\x18\a \x01(\tR\x04next\"K\n" +
+	"\x12RollZoneKeyRequest\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"a\n" +
+	"\x16ActivateZoneKeyRequest\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\rR\x03tag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"*\n" +
 	"\x14AuditProviderRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"~\n" +
 	"\x15AuditProviderResponse\x123\n" +
@@ -4885,14 +5220,17 @@ const file_provisionr_v1_services_proto_rawDesc = "" +
 	"\rUpgradeAgents\x12#.provisionr.v1.UpgradeAgentsRequest\x1a$.provisionr.v1.UpgradeAgentsResponse\")\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/machines:upgradeAgents0\x01\x12}\n" +
 	"\rRebootMachine\x12#.provisionr.v1.RebootMachineRequest\x1a\x1c.provisionr.v1.WriteResponse\")\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/machines/{name}:reboot\x12z\n" +
 	"\n" +
-	"GetConsole\x12 .provisionr.v1.GetConsoleRequest\x1a!.provisionr.v1.GetConsoleResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/machines/{name}/console2\x83\x06\n" +
+	"GetConsole\x12 .provisionr.v1.GetConsoleRequest\x1a!.provisionr.v1.GetConsoleResponse\"'\xa8\xed\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/machines/{name}/console2\xff\b\n" +
 	"\fInfraService\x12e\n" +
 	"\tListZones\x12\x1f.provisionr.v1.ListInfraRequest\x1a .provisionr.v1.ListZonesResponse\"\x15\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/zones\x12n\n" +
 	"\fListNetworks\x12\x1f.provisionr.v1.ListInfraRequest\x1a#.provisionr.v1.ListNetworksResponse\"\x18\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/networks\x12q\n" +
 	"\rListProviders\x12\x1f.provisionr.v1.ListInfraRequest\x1a$.provisionr.v1.ListProvidersResponse\"\x19\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providers\x12\xb0\x01\n" +
 	"\vDeleteInfra\x12!.provisionr.v1.DeleteInfraRequest\x1a\x1c.provisionr.v1.WriteResponse\"`\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02VZ\x1c*\x1a/v1/{kind=networks}/{name}Z\x1d*\x1b/v1/{kind=providers}/{name}*\x17/v1/{kind=zones}/{name}\x12\x82\x01\n" +
 	"\rAuditProvider\x12#.provisionr.v1.AuditProviderRequest\x1a$.provisionr.v1.AuditProviderResponse\"&\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/providers/{name}:audit\x12q\n" +
-	"\vListRecords\x12!.provisionr.v1.ListRecordsRequest\x1a\".provisionr.v1.ListRecordsResponse\"\x1b\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/dns/records2\x85\x04\n" +
+	"\vListRecords\x12!.provisionr.v1.ListRecordsRequest\x1a\".provisionr.v1.ListRecordsResponse\"\x1b\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/dns/records\x12q\n" +
+	"\fListZoneKeys\x12\".provisionr.v1.ListZoneKeysRequest\x1a#.provisionr.v1.ListZoneKeysResponse\"\x18\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/dns/keys\x12y\n" +
+	"\vRollZoneKey\x12!.provisionr.v1.RollZoneKeyRequest\x1a\x1c.provisionr.v1.WriteResponse\")\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/dns/keys/{origin}:roll\x12\x8b\x01\n" +
+	"\x0fActivateZoneKey\x12%.provisionr.v1.ActivateZoneKeyRequest\x1a\x1c.provisionr.v1.WriteResponse\"3\xa8\xed\x18\x03\x82\xd3\xe4\x93\x02):\x01*\"$/v1/dns/keys/{origin}/{tag}:activate2\x85\x04\n" +
 	"\n" +
 	"VpnService\x12b\n" +
 	"\bListVpns\x12\x1f.provisionr.v1.ListInfraRequest\x1a\x1f.provisionr.v1.ListVpnsResponse\"\x14\xa8\xed\x18\x01\x82\xd3\xe4\x93\x02\n" +
@@ -4946,7 +5284,7 @@ func file_provisionr_v1_services_proto_rawDescGZIP() []byte {
 	return file_provisionr_v1_services_proto_rawDescData
 }
 
-var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_provisionr_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_provisionr_v1_services_proto_goTypes = []any{
 	(*PlanMachinesRequest)(nil),       // 0: provisionr.v1.PlanMachinesRequest
 	(*PlanMachinesResponse)(nil),      // 1: provisionr.v1.PlanMachinesResponse
@@ -4980,251 +5318,266 @@ var file_provisionr_v1_services_proto_goTypes = []any{
 	(*ExecResponse)(nil),              // 29: provisionr.v1.ExecResponse
 	(*GetConsoleRequest)(nil),         // 30: provisionr.v1.GetConsoleRequest
 	(*GetConsoleResponse)(nil),        // 31: provisionr.v1.GetConsoleResponse
-	(*AuditProviderRequest)(nil),      // 32: provisionr.v1.AuditProviderRequest
-	(*AuditProviderResponse)(nil),     // 33: provisionr.v1.AuditProviderResponse
-	(*AuditEntry)(nil),                // 34: provisionr.v1.AuditEntry
-	(*ListInfraRequest)(nil),          // 35: provisionr.v1.ListInfraRequest
-	(*ListZonesResponse)(nil),         // 36: provisionr.v1.ListZonesResponse
-	(*ListNetworksResponse)(nil),      // 37: provisionr.v1.ListNetworksResponse
-	(*ListProvidersResponse)(nil),     // 38: provisionr.v1.ListProvidersResponse
-	(*DeleteInfraRequest)(nil),        // 39: provisionr.v1.DeleteInfraRequest
-	(*ListRecordsRequest)(nil),        // 40: provisionr.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),       // 41: provisionr.v1.ListRecordsResponse
-	(*Record)(nil),                    // 42: provisionr.v1.Record
-	(*ListVpnsResponse)(nil),          // 43: provisionr.v1.ListVpnsResponse
-	(*ListVpnPeersRequest)(nil),       // 44: provisionr.v1.ListVpnPeersRequest
-	(*ListVpnPeersResponse)(nil),      // 45: provisionr.v1.ListVpnPeersResponse
-	(*GetVpnPeerConfigRequest)(nil),   // 46: provisionr.v1.GetVpnPeerConfigRequest
-	(*GetVpnPeerConfigResponse)(nil),  // 47: provisionr.v1.GetVpnPeerConfigResponse
-	(*ListSecretsRequest)(nil),        // 48: provisionr.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),       // 49: provisionr.v1.ListSecretsResponse
-	(*SecretInfo)(nil),                // 50: provisionr.v1.SecretInfo
-	(*PutSecretRequest)(nil),          // 51: provisionr.v1.PutSecretRequest
-	(*DeleteSecretRequest)(nil),       // 52: provisionr.v1.DeleteSecretRequest
-	(*ListEventsRequest)(nil),         // 53: provisionr.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),        // 54: provisionr.v1.ListEventsResponse
-	(*WatchRequest)(nil),              // 55: provisionr.v1.WatchRequest
-	(*WatchResponse)(nil),             // 56: provisionr.v1.WatchResponse
-	(*Removed)(nil),                   // 57: provisionr.v1.Removed
-	(*GetClusterRequest)(nil),         // 58: provisionr.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 59: provisionr.v1.GetClusterResponse
-	(*ListMembersRequest)(nil),        // 60: provisionr.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),       // 61: provisionr.v1.ListMembersResponse
-	(*CreateJoinTokenRequest)(nil),    // 62: provisionr.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),   // 63: provisionr.v1.CreateJoinTokenResponse
-	(*RemoveMemberRequest)(nil),       // 64: provisionr.v1.RemoveMemberRequest
-	(*SaveSnapshotRequest)(nil),       // 65: provisionr.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),             // 66: provisionr.v1.SnapshotChunk
-	(*SignSshKeyRequest)(nil),         // 67: provisionr.v1.SignSshKeyRequest
-	(*SignSshKeyResponse)(nil),        // 68: provisionr.v1.SignSshKeyResponse
-	(*GetSshAuthoritiesRequest)(nil),  // 69: provisionr.v1.GetSshAuthoritiesRequest
-	(*GetSshAuthoritiesResponse)(nil), // 70: provisionr.v1.GetSshAuthoritiesResponse
-	(*ListUsersRequest)(nil),          // 71: provisionr.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),         // 72: provisionr.v1.ListUsersResponse
-	(*DeleteUserRequest)(nil),         // 73: provisionr.v1.DeleteUserRequest
-	(*IssueCertificateRequest)(nil),   // 74: provisionr.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil),  // 75: provisionr.v1.IssueCertificateResponse
-	(*ListTokensRequest)(nil),         // 76: provisionr.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),        // 77: provisionr.v1.ListTokensResponse
-	(*CreateTokenRequest)(nil),        // 78: provisionr.v1.CreateTokenRequest
-	(*DeleteTokenRequest)(nil),        // 79: provisionr.v1.DeleteTokenRequest
-	(*CreateTokenResponse)(nil),       // 80: provisionr.v1.CreateTokenResponse
-	(*Object)(nil),                    // 81: provisionr.v1.Object
-	(*durationpb.Duration)(nil),       // 82: google.protobuf.Duration
-	(*Version)(nil),                   // 83: provisionr.v1.Version
-	(Consistency)(0),                  // 84: provisionr.v1.Consistency
-	(*Pool)(nil),                      // 85: provisionr.v1.Pool
-	(*Proof)(nil),                     // 86: provisionr.v1.Proof
-	(*Machine)(nil),                   // 87: provisionr.v1.Machine
-	(Phase)(0),                        // 88: provisionr.v1.Phase
-	(*Zone)(nil),                      // 89: provisionr.v1.Zone
-	(*Network)(nil),                   // 90: provisionr.v1.Network
-	(*Provider)(nil),                  // 91: provisionr.v1.Provider
-	(*Vpn)(nil),                       // 92: provisionr.v1.Vpn
-	(*VpnPeer)(nil),                   // 93: provisionr.v1.VpnPeer
-	(*Metadata)(nil),                  // 94: provisionr.v1.Metadata
-	(*Event)(nil),                     // 95: provisionr.v1.Event
-	(*Cluster)(nil),                   // 96: provisionr.v1.Cluster
-	(*Caller)(nil),                    // 97: provisionr.v1.Caller
-	(*MemberStatus)(nil),              // 98: provisionr.v1.MemberStatus
-	(*timestamppb.Timestamp)(nil),     // 99: google.protobuf.Timestamp
-	(*User)(nil),                      // 100: provisionr.v1.User
-	(*Token)(nil),                     // 101: provisionr.v1.Token
-	(Role)(0),                         // 102: provisionr.v1.Role
+	(*ListZoneKeysRequest)(nil),       // 32: provisionr.v1.ListZoneKeysRequest
+	(*ListZoneKeysResponse)(nil),      // 33: provisionr.v1.ListZoneKeysResponse
+	(*ZoneKeyInfo)(nil),               // 34: provisionr.v1.ZoneKeyInfo
+	(*RollZoneKeyRequest)(nil),        // 35: provisionr.v1.RollZoneKeyRequest
+	(*ActivateZoneKeyRequest)(nil),    // 36: provisionr.v1.ActivateZoneKeyRequest
+	(*AuditProviderRequest)(nil),      // 37: provisionr.v1.AuditProviderRequest
+	(*AuditProviderResponse)(nil),     // 38: provisionr.v1.AuditProviderResponse
+	(*AuditEntry)(nil),                // 39: provisionr.v1.AuditEntry
+	(*ListInfraRequest)(nil),          // 40: provisionr.v1.ListInfraRequest
+	(*ListZonesResponse)(nil),         // 41: provisionr.v1.ListZonesResponse
+	(*ListNetworksResponse)(nil),      // 42: provisionr.v1.ListNetworksResponse
+	(*ListProvidersResponse)(nil),     // 43: provisionr.v1.ListProvidersResponse
+	(*DeleteInfraRequest)(nil),        // 44: provisionr.v1.DeleteInfraRequest
+	(*ListRecordsRequest)(nil),        // 45: provisionr.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),       // 46: provisionr.v1.ListRecordsResponse
+	(*Record)(nil),                    // 47: provisionr.v1.Record
+	(*ListVpnsResponse)(nil),          // 48: provisionr.v1.ListVpnsResponse
+	(*ListVpnPeersRequest)(nil),       // 49: provisionr.v1.ListVpnPeersRequest
+	(*ListVpnPeersResponse)(nil),      // 50: provisionr.v1.ListVpnPeersResponse
+	(*GetVpnPeerConfigRequest)(nil),   // 51: provisionr.v1.GetVpnPeerConfigRequest
+	(*GetVpnPeerConfigResponse)(nil),  // 52: provisionr.v1.GetVpnPeerConfigResponse
+	(*ListSecretsRequest)(nil),        // 53: provisionr.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),       // 54: provisionr.v1.ListSecretsResponse
+	(*SecretInfo)(nil),                // 55: provisionr.v1.SecretInfo
+	(*PutSecretRequest)(nil),          // 56: provisionr.v1.PutSecretRequest
+	(*DeleteSecretRequest)(nil),       // 57: provisionr.v1.DeleteSecretRequest
+	(*ListEventsRequest)(nil),         // 58: provisionr.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),        // 59: provisionr.v1.ListEventsResponse
+	(*WatchRequest)(nil),              // 60: provisionr.v1.WatchRequest
+	(*WatchResponse)(nil),             // 61: provisionr.v1.WatchResponse
+	(*Removed)(nil),                   // 62: provisionr.v1.Removed
+	(*GetClusterRequest)(nil),         // 63: provisionr.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 64: provisionr.v1.GetClusterResponse
+	(*ListMembersRequest)(nil),        // 65: provisionr.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),       // 66: provisionr.v1.ListMembersResponse
+	(*CreateJoinTokenRequest)(nil),    // 67: provisionr.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),   // 68: provisionr.v1.CreateJoinTokenResponse
+	(*RemoveMemberRequest)(nil),       // 69: provisionr.v1.RemoveMemberRequest
+	(*SaveSnapshotRequest)(nil),       // 70: provisionr.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),             // 71: provisionr.v1.SnapshotChunk
+	(*SignSshKeyRequest)(nil),         // 72: provisionr.v1.SignSshKeyRequest
+	(*SignSshKeyResponse)(nil),        // 73: provisionr.v1.SignSshKeyResponse
+	(*GetSshAuthoritiesRequest)(nil),  // 74: provisionr.v1.GetSshAuthoritiesRequest
+	(*GetSshAuthoritiesResponse)(nil), // 75: provisionr.v1.GetSshAuthoritiesResponse
+	(*ListUsersRequest)(nil),          // 76: provisionr.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),         // 77: provisionr.v1.ListUsersResponse
+	(*DeleteUserRequest)(nil),         // 78: provisionr.v1.DeleteUserRequest
+	(*IssueCertificateRequest)(nil),   // 79: provisionr.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil),  // 80: provisionr.v1.IssueCertificateResponse
+	(*ListTokensRequest)(nil),         // 81: provisionr.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),        // 82: provisionr.v1.ListTokensResponse
+	(*CreateTokenRequest)(nil),        // 83: provisionr.v1.CreateTokenRequest
+	(*DeleteTokenRequest)(nil),        // 84: provisionr.v1.DeleteTokenRequest
+	(*CreateTokenResponse)(nil),       // 85: provisionr.v1.CreateTokenResponse
+	(*Object)(nil),                    // 86: provisionr.v1.Object
+	(*durationpb.Duration)(nil),       // 87: google.protobuf.Duration
+	(*Version)(nil),                   // 88: provisionr.v1.Version
+	(Consistency)(0),                  // 89: provisionr.v1.Consistency
+	(*Pool)(nil),                      // 90: provisionr.v1.Pool
+	(*Proof)(nil),                     // 91: provisionr.v1.Proof
+	(*Machine)(nil),                   // 92: provisionr.v1.Machine
+	(*timestamppb.Timestamp)(nil),     // 93: google.protobuf.Timestamp
+	(Phase)(0),                        // 94: provisionr.v1.Phase
+	(*Zone)(nil),                      // 95: provisionr.v1.Zone
+	(*Network)(nil),                   // 96: provisionr.v1.Network
+	(*Provider)(nil),                  // 97: provisionr.v1.Provider
+	(*Vpn)(nil),                       // 98: provisionr.v1.Vpn
+	(*VpnPeer)(nil),                   // 99: provisionr.v1.VpnPeer
+	(*Metadata)(nil),                  // 100: provisionr.v1.Metadata
+	(*Event)(nil),                     // 101: provisionr.v1.Event
+	(*Cluster)(nil),                   // 102: provisionr.v1.Cluster
+	(*Caller)(nil),                    // 103: provisionr.v1.Caller
+	(*MemberStatus)(nil),              // 104: provisionr.v1.MemberStatus
+	(*User)(nil),                      // 105: provisionr.v1.User
+	(*Token)(nil),                     // 106: provisionr.v1.Token
+	(Role)(0),                         // 107: provisionr.v1.Role
 }
 var file_provisionr_v1_services_proto_depIdxs = []int32{
-	81,  // 0: provisionr.v1.PlanMachinesRequest.objects:type_name -> provisionr.v1.Object
-	82,  // 1: provisionr.v1.PlanMachinesRequest.timeout:type_name -> google.protobuf.Duration
+	86,  // 0: provisionr.v1.PlanMachinesRequest.objects:type_name -> provisionr.v1.Object
+	87,  // 1: provisionr.v1.PlanMachinesRequest.timeout:type_name -> google.protobuf.Duration
 	2,   // 2: provisionr.v1.PlanMachinesResponse.machines:type_name -> provisionr.v1.MachinePlan
-	83,  // 3: provisionr.v1.PlanMachinesResponse.version:type_name -> provisionr.v1.Version
+	88,  // 3: provisionr.v1.PlanMachinesResponse.version:type_name -> provisionr.v1.Version
 	3,   // 4: provisionr.v1.MachinePlan.resources:type_name -> provisionr.v1.ResourcePlan
-	81,  // 5: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
+	86,  // 5: provisionr.v1.PlanRequest.objects:type_name -> provisionr.v1.Object
 	6,   // 6: provisionr.v1.PlanResponse.changes:type_name -> provisionr.v1.Change
-	83,  // 7: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
+	88,  // 7: provisionr.v1.PlanResponse.version:type_name -> provisionr.v1.Version
 	7,   // 8: provisionr.v1.Change.fields:type_name -> provisionr.v1.FieldChange
-	81,  // 9: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
+	86,  // 9: provisionr.v1.ApplyRequest.objects:type_name -> provisionr.v1.Object
 	6,   // 10: provisionr.v1.ApplyResponse.changes:type_name -> provisionr.v1.Change
-	83,  // 11: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
-	84,  // 12: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
-	82,  // 13: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
-	85,  // 14: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
-	83,  // 15: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
-	84,  // 16: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
-	82,  // 17: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
-	83,  // 18: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
-	84,  // 19: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
-	82,  // 20: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
-	86,  // 21: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
-	87,  // 22: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
-	83,  // 23: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
-	82,  // 24: provisionr.v1.UpgradeAgentsRequest.timeout:type_name -> google.protobuf.Duration
-	87,  // 25: provisionr.v1.AdoptMachineResponse.machine:type_name -> provisionr.v1.Machine
-	84,  // 26: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
-	82,  // 27: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
-	87,  // 28: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
-	83,  // 29: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
-	84,  // 30: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
-	82,  // 31: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	34,  // 32: provisionr.v1.AuditProviderResponse.entries:type_name -> provisionr.v1.AuditEntry
-	83,  // 33: provisionr.v1.AuditProviderResponse.version:type_name -> provisionr.v1.Version
-	88,  // 34: provisionr.v1.AuditEntry.phase:type_name -> provisionr.v1.Phase
-	84,  // 35: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
-	89,  // 36: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
-	83,  // 37: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
-	90,  // 38: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
-	83,  // 39: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
-	91,  // 40: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
-	83,  // 41: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
-	84,  // 42: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
-	42,  // 43: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
-	83,  // 44: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
-	92,  // 45: provisionr.v1.ListVpnsResponse.vpns:type_name -> provisionr.v1.Vpn
-	83,  // 46: provisionr.v1.ListVpnsResponse.version:type_name -> provisionr.v1.Version
-	84,  // 47: provisionr.v1.ListVpnPeersRequest.consistency:type_name -> provisionr.v1.Consistency
-	93,  // 48: provisionr.v1.ListVpnPeersResponse.peers:type_name -> provisionr.v1.VpnPeer
-	83,  // 49: provisionr.v1.ListVpnPeersResponse.version:type_name -> provisionr.v1.Version
-	84,  // 50: provisionr.v1.ListSecretsRequest.consistency:type_name -> provisionr.v1.Consistency
-	50,  // 51: provisionr.v1.ListSecretsResponse.secrets:type_name -> provisionr.v1.SecretInfo
-	83,  // 52: provisionr.v1.ListSecretsResponse.version:type_name -> provisionr.v1.Version
-	94,  // 53: provisionr.v1.SecretInfo.metadata:type_name -> provisionr.v1.Metadata
-	95,  // 54: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
-	83,  // 55: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
-	81,  // 56: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
-	57,  // 57: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
-	83,  // 58: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
-	84,  // 59: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
-	96,  // 60: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
-	83,  // 61: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
-	97,  // 62: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
-	98,  // 63: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
-	99,  // 64: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	82,  // 65: provisionr.v1.SignSshKeyRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 66: provisionr.v1.SignSshKeyResponse.expires:type_name -> google.protobuf.Timestamp
-	100, // 67: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
-	82,  // 68: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
-	101, // 69: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
-	102, // 70: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
-	82,  // 71: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	101, // 72: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
-	4,   // 73: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
-	8,   // 74: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
-	0,   // 75: provisionr.v1.ManifestService.PlanMachines:input_type -> provisionr.v1.PlanMachinesRequest
-	10,  // 76: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
-	12,  // 77: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
-	13,  // 78: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
-	14,  // 79: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
-	16,  // 80: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
-	17,  // 81: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
-	24,  // 82: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
-	26,  // 83: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
-	27,  // 84: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
-	28,  // 85: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
-	22,  // 86: provisionr.v1.MachineService.AdoptMachine:input_type -> provisionr.v1.AdoptMachineRequest
-	19,  // 87: provisionr.v1.MachineService.UpgradeAgents:input_type -> provisionr.v1.UpgradeAgentsRequest
-	21,  // 88: provisionr.v1.MachineService.RebootMachine:input_type -> provisionr.v1.RebootMachineRequest
-	30,  // 89: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
-	35,  // 90: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
-	35,  // 91: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
-	35,  // 92: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
-	39,  // 93: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
-	32,  // 94: provisionr.v1.InfraService.AuditProvider:input_type -> provisionr.v1.AuditProviderRequest
-	40,  // 95: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
-	35,  // 96: provisionr.v1.VpnService.ListVpns:input_type -> provisionr.v1.ListInfraRequest
-	44,  // 97: provisionr.v1.VpnService.ListVpnPeers:input_type -> provisionr.v1.ListVpnPeersRequest
-	46,  // 98: provisionr.v1.VpnService.GetVpnPeerConfig:input_type -> provisionr.v1.GetVpnPeerConfigRequest
-	39,  // 99: provisionr.v1.VpnService.DeleteVpn:input_type -> provisionr.v1.DeleteInfraRequest
-	48,  // 100: provisionr.v1.SecretService.ListSecrets:input_type -> provisionr.v1.ListSecretsRequest
-	51,  // 101: provisionr.v1.SecretService.PutSecret:input_type -> provisionr.v1.PutSecretRequest
-	52,  // 102: provisionr.v1.SecretService.DeleteSecret:input_type -> provisionr.v1.DeleteSecretRequest
-	53,  // 103: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
-	53,  // 104: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
-	55,  // 105: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
-	58,  // 106: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
-	60,  // 107: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
-	62,  // 108: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
-	64,  // 109: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
-	65,  // 110: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
-	66,  // 111: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
-	71,  // 112: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
-	73,  // 113: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
-	74,  // 114: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
-	67,  // 115: provisionr.v1.AccessService.SignSshKey:input_type -> provisionr.v1.SignSshKeyRequest
-	69,  // 116: provisionr.v1.AccessService.GetSshAuthorities:input_type -> provisionr.v1.GetSshAuthoritiesRequest
-	76,  // 117: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
-	78,  // 118: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
-	79,  // 119: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
-	5,   // 120: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
-	9,   // 121: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
-	1,   // 122: provisionr.v1.ManifestService.PlanMachines:output_type -> provisionr.v1.PlanMachinesResponse
-	11,  // 123: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
-	85,  // 124: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
-	15,  // 125: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
-	15,  // 126: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
-	18,  // 127: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
-	18,  // 128: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
-	25,  // 129: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
-	87,  // 130: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
-	15,  // 131: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
-	29,  // 132: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
-	23,  // 133: provisionr.v1.MachineService.AdoptMachine:output_type -> provisionr.v1.AdoptMachineResponse
-	20,  // 134: provisionr.v1.MachineService.UpgradeAgents:output_type -> provisionr.v1.UpgradeAgentsResponse
-	15,  // 135: provisionr.v1.MachineService.RebootMachine:output_type -> provisionr.v1.WriteResponse
-	31,  // 136: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
-	36,  // 137: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
-	37,  // 138: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
-	38,  // 139: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
-	15,  // 140: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
-	33,  // 141: provisionr.v1.InfraService.AuditProvider:output_type -> provisionr.v1.AuditProviderResponse
-	41,  // 142: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
-	43,  // 143: provisionr.v1.VpnService.ListVpns:output_type -> provisionr.v1.ListVpnsResponse
-	45,  // 144: provisionr.v1.VpnService.ListVpnPeers:output_type -> provisionr.v1.ListVpnPeersResponse
-	47,  // 145: provisionr.v1.VpnService.GetVpnPeerConfig:output_type -> provisionr.v1.GetVpnPeerConfigResponse
-	15,  // 146: provisionr.v1.VpnService.DeleteVpn:output_type -> provisionr.v1.WriteResponse
-	49,  // 147: provisionr.v1.SecretService.ListSecrets:output_type -> provisionr.v1.ListSecretsResponse
-	15,  // 148: provisionr.v1.SecretService.PutSecret:output_type -> provisionr.v1.WriteResponse
-	15,  // 149: provisionr.v1.SecretService.DeleteSecret:output_type -> provisionr.v1.WriteResponse
-	54,  // 150: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
-	95,  // 151: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
-	56,  // 152: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
-	59,  // 153: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
-	61,  // 154: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
-	63,  // 155: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
-	15,  // 156: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
-	66,  // 157: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
-	15,  // 158: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
-	72,  // 159: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
-	15,  // 160: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
-	75,  // 161: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
-	68,  // 162: provisionr.v1.AccessService.SignSshKey:output_type -> provisionr.v1.SignSshKeyResponse
-	70,  // 163: provisionr.v1.AccessService.GetSshAuthorities:output_type -> provisionr.v1.GetSshAuthoritiesResponse
-	77,  // 164: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
-	80,  // 165: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
-	15,  // 166: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
-	120, // [120:167] is the sub-list for method output_type
-	73,  // [73:120] is the sub-list for method input_type
-	73,  // [73:73] is the sub-list for extension type_name
-	73,  // [73:73] is the sub-list for extension extendee
-	0,   // [0:73] is the sub-list for field type_name
+	88,  // 11: provisionr.v1.ApplyResponse.version:type_name -> provisionr.v1.Version
+	89,  // 12: provisionr.v1.ListPoolsRequest.consistency:type_name -> provisionr.v1.Consistency
+	87,  // 13: provisionr.v1.ListPoolsRequest.wait:type_name -> google.protobuf.Duration
+	90,  // 14: provisionr.v1.ListPoolsResponse.pools:type_name -> provisionr.v1.Pool
+	88,  // 15: provisionr.v1.ListPoolsResponse.version:type_name -> provisionr.v1.Version
+	89,  // 16: provisionr.v1.GetPoolRequest.consistency:type_name -> provisionr.v1.Consistency
+	87,  // 17: provisionr.v1.GetPoolRequest.wait:type_name -> google.protobuf.Duration
+	88,  // 18: provisionr.v1.WriteResponse.version:type_name -> provisionr.v1.Version
+	89,  // 19: provisionr.v1.ListProofsRequest.consistency:type_name -> provisionr.v1.Consistency
+	87,  // 20: provisionr.v1.VerifyPoolRequest.timeout:type_name -> google.protobuf.Duration
+	91,  // 21: provisionr.v1.ListProofsResponse.proofs:type_name -> provisionr.v1.Proof
+	92,  // 22: provisionr.v1.ListProofsResponse.machines:type_name -> provisionr.v1.Machine
+	88,  // 23: provisionr.v1.ListProofsResponse.version:type_name -> provisionr.v1.Version
+	87,  // 24: provisionr.v1.UpgradeAgentsRequest.timeout:type_name -> google.protobuf.Duration
+	92,  // 25: provisionr.v1.AdoptMachineResponse.machine:type_name -> provisionr.v1.Machine
+	89,  // 26: provisionr.v1.ListMachinesRequest.consistency:type_name -> provisionr.v1.Consistency
+	87,  // 27: provisionr.v1.ListMachinesRequest.wait:type_name -> google.protobuf.Duration
+	92,  // 28: provisionr.v1.ListMachinesResponse.machines:type_name -> provisionr.v1.Machine
+	88,  // 29: provisionr.v1.ListMachinesResponse.version:type_name -> provisionr.v1.Version
+	89,  // 30: provisionr.v1.GetMachineRequest.consistency:type_name -> provisionr.v1.Consistency
+	87,  // 31: provisionr.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 32: provisionr.v1.ListZoneKeysRequest.consistency:type_name -> provisionr.v1.Consistency
+	34,  // 33: provisionr.v1.ListZoneKeysResponse.keys:type_name -> provisionr.v1.ZoneKeyInfo
+	88,  // 34: provisionr.v1.ListZoneKeysResponse.version:type_name -> provisionr.v1.Version
+	93,  // 35: provisionr.v1.ZoneKeyInfo.since:type_name -> google.protobuf.Timestamp
+	39,  // 36: provisionr.v1.AuditProviderResponse.entries:type_name -> provisionr.v1.AuditEntry
+	88,  // 37: provisionr.v1.AuditProviderResponse.version:type_name -> provisionr.v1.Version
+	94,  // 38: provisionr.v1.AuditEntry.phase:type_name -> provisionr.v1.Phase
+	89,  // 39: provisionr.v1.ListInfraRequest.consistency:type_name -> provisionr.v1.Consistency
+	95,  // 40: provisionr.v1.ListZonesResponse.zones:type_name -> provisionr.v1.Zone
+	88,  // 41: provisionr.v1.ListZonesResponse.version:type_name -> provisionr.v1.Version
+	96,  // 42: provisionr.v1.ListNetworksResponse.networks:type_name -> provisionr.v1.Network
+	88,  // 43: provisionr.v1.ListNetworksResponse.version:type_name -> provisionr.v1.Version
+	97,  // 44: provisionr.v1.ListProvidersResponse.providers:type_name -> provisionr.v1.Provider
+	88,  // 45: provisionr.v1.ListProvidersResponse.version:type_name -> provisionr.v1.Version
+	89,  // 46: provisionr.v1.ListRecordsRequest.consistency:type_name -> provisionr.v1.Consistency
+	47,  // 47: provisionr.v1.ListRecordsResponse.records:type_name -> provisionr.v1.Record
+	88,  // 48: provisionr.v1.ListRecordsResponse.version:type_name -> provisionr.v1.Version
+	98,  // 49: provisionr.v1.ListVpnsResponse.vpns:type_name -> provisionr.v1.Vpn
+	88,  // 50: provisionr.v1.ListVpnsResponse.version:type_name -> provisionr.v1.Version
+	89,  // 51: provisionr.v1.ListVpnPeersRequest.consistency:type_name -> provisionr.v1.Consistency
+	99,  // 52: provisionr.v1.ListVpnPeersResponse.peers:type_name -> provisionr.v1.VpnPeer
+	88,  // 53: provisionr.v1.ListVpnPeersResponse.version:type_name -> provisionr.v1.Version
+	89,  // 54: provisionr.v1.ListSecretsRequest.consistency:type_name -> provisionr.v1.Consistency
+	55,  // 55: provisionr.v1.ListSecretsResponse.secrets:type_name -> provisionr.v1.SecretInfo
+	88,  // 56: provisionr.v1.ListSecretsResponse.version:type_name -> provisionr.v1.Version
+	100, // 57: provisionr.v1.SecretInfo.metadata:type_name -> provisionr.v1.Metadata
+	101, // 58: provisionr.v1.ListEventsResponse.events:type_name -> provisionr.v1.Event
+	88,  // 59: provisionr.v1.ListEventsResponse.version:type_name -> provisionr.v1.Version
+	86,  // 60: provisionr.v1.WatchResponse.put:type_name -> provisionr.v1.Object
+	62,  // 61: provisionr.v1.WatchResponse.removed:type_name -> provisionr.v1.Removed
+	88,  // 62: provisionr.v1.WatchResponse.bookmark:type_name -> provisionr.v1.Version
+	89,  // 63: provisionr.v1.GetClusterRequest.consistency:type_name -> provisionr.v1.Consistency
+	102, // 64: provisionr.v1.GetClusterResponse.cluster:type_name -> provisionr.v1.Cluster
+	88,  // 65: provisionr.v1.GetClusterResponse.version:type_name -> provisionr.v1.Version
+	103, // 66: provisionr.v1.GetClusterResponse.caller:type_name -> provisionr.v1.Caller
+	104, // 67: provisionr.v1.ListMembersResponse.members:type_name -> provisionr.v1.MemberStatus
+	93,  // 68: provisionr.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	87,  // 69: provisionr.v1.SignSshKeyRequest.ttl:type_name -> google.protobuf.Duration
+	93,  // 70: provisionr.v1.SignSshKeyResponse.expires:type_name -> google.protobuf.Timestamp
+	105, // 71: provisionr.v1.ListUsersResponse.users:type_name -> provisionr.v1.User
+	87,  // 72: provisionr.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
+	106, // 73: provisionr.v1.ListTokensResponse.tokens:type_name -> provisionr.v1.Token
+	107, // 74: provisionr.v1.CreateTokenRequest.role:type_name -> provisionr.v1.Role
+	87,  // 75: provisionr.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	106, // 76: provisionr.v1.CreateTokenResponse.token:type_name -> provisionr.v1.Token
+	4,   // 77: provisionr.v1.ManifestService.Plan:input_type -> provisionr.v1.PlanRequest
+	8,   // 78: provisionr.v1.ManifestService.Apply:input_type -> provisionr.v1.ApplyRequest
+	0,   // 79: provisionr.v1.ManifestService.PlanMachines:input_type -> provisionr.v1.PlanMachinesRequest
+	10,  // 80: provisionr.v1.PoolService.ListPools:input_type -> provisionr.v1.ListPoolsRequest
+	12,  // 81: provisionr.v1.PoolService.GetPool:input_type -> provisionr.v1.GetPoolRequest
+	13,  // 82: provisionr.v1.PoolService.DeletePool:input_type -> provisionr.v1.DeletePoolRequest
+	14,  // 83: provisionr.v1.PoolService.ScalePool:input_type -> provisionr.v1.ScalePoolRequest
+	16,  // 84: provisionr.v1.PoolService.ListProofs:input_type -> provisionr.v1.ListProofsRequest
+	17,  // 85: provisionr.v1.PoolService.VerifyPool:input_type -> provisionr.v1.VerifyPoolRequest
+	24,  // 86: provisionr.v1.MachineService.ListMachines:input_type -> provisionr.v1.ListMachinesRequest
+	26,  // 87: provisionr.v1.MachineService.GetMachine:input_type -> provisionr.v1.GetMachineRequest
+	27,  // 88: provisionr.v1.MachineService.DeleteMachine:input_type -> provisionr.v1.DeleteMachineRequest
+	28,  // 89: provisionr.v1.MachineService.Exec:input_type -> provisionr.v1.ExecRequest
+	22,  // 90: provisionr.v1.MachineService.AdoptMachine:input_type -> provisionr.v1.AdoptMachineRequest
+	19,  // 91: provisionr.v1.MachineService.UpgradeAgents:input_type -> provisionr.v1.UpgradeAgentsRequest
+	21,  // 92: provisionr.v1.MachineService.RebootMachine:input_type -> provisionr.v1.RebootMachineRequest
+	30,  // 93: provisionr.v1.MachineService.GetConsole:input_type -> provisionr.v1.GetConsoleRequest
+	40,  // 94: provisionr.v1.InfraService.ListZones:input_type -> provisionr.v1.ListInfraRequest
+	40,  // 95: provisionr.v1.InfraService.ListNetworks:input_type -> provisionr.v1.ListInfraRequest
+	40,  // 96: provisionr.v1.InfraService.ListProviders:input_type -> provisionr.v1.ListInfraRequest
+	44,  // 97: provisionr.v1.InfraService.DeleteInfra:input_type -> provisionr.v1.DeleteInfraRequest
+	37,  // 98: provisionr.v1.InfraService.AuditProvider:input_type -> provisionr.v1.AuditProviderRequest
+	45,  // 99: provisionr.v1.InfraService.ListRecords:input_type -> provisionr.v1.ListRecordsRequest
+	32,  // 100: provisionr.v1.InfraService.ListZoneKeys:input_type -> provisionr.v1.ListZoneKeysRequest
+	35,  // 101: provisionr.v1.InfraService.RollZoneKey:input_type -> provisionr.v1.RollZoneKeyRequest
+	36,  // 102: provisionr.v1.InfraService.ActivateZoneKey:input_type -> provisionr.v1.ActivateZoneKeyRequest
+	40,  // 103: provisionr.v1.VpnService.ListVpns:input_type -> provisionr.v1.ListInfraRequest
+	49,  // 104: provisionr.v1.VpnService.ListVpnPeers:input_type -> provisionr.v1.ListVpnPeersRequest
+	51,  // 105: provisionr.v1.VpnService.GetVpnPeerConfig:input_type -> provisionr.v1.GetVpnPeerConfigRequest
+	44,  // 106: provisionr.v1.VpnService.DeleteVpn:input_type -> provisionr.v1.DeleteInfraRequest
+	53,  // 107: provisionr.v1.SecretService.ListSecrets:input_type -> provisionr.v1.ListSecretsRequest
+	56,  // 108: provisionr.v1.SecretService.PutSecret:input_type -> provisionr.v1.PutSecretRequest
+	57,  // 109: provisionr.v1.SecretService.DeleteSecret:input_type -> provisionr.v1.DeleteSecretRequest
+	58,  // 110: provisionr.v1.EventService.ListEvents:input_type -> provisionr.v1.ListEventsRequest
+	58,  // 111: provisionr.v1.EventService.WatchEvents:input_type -> provisionr.v1.ListEventsRequest
+	60,  // 112: provisionr.v1.WatchService.Watch:input_type -> provisionr.v1.WatchRequest
+	63,  // 113: provisionr.v1.ClusterService.GetCluster:input_type -> provisionr.v1.GetClusterRequest
+	65,  // 114: provisionr.v1.ClusterService.ListMembers:input_type -> provisionr.v1.ListMembersRequest
+	67,  // 115: provisionr.v1.ClusterService.CreateJoinToken:input_type -> provisionr.v1.CreateJoinTokenRequest
+	69,  // 116: provisionr.v1.ClusterService.RemoveMember:input_type -> provisionr.v1.RemoveMemberRequest
+	70,  // 117: provisionr.v1.ClusterService.SaveSnapshot:input_type -> provisionr.v1.SaveSnapshotRequest
+	71,  // 118: provisionr.v1.ClusterService.RestoreSnapshot:input_type -> provisionr.v1.SnapshotChunk
+	76,  // 119: provisionr.v1.AccessService.ListUsers:input_type -> provisionr.v1.ListUsersRequest
+	78,  // 120: provisionr.v1.AccessService.DeleteUser:input_type -> provisionr.v1.DeleteUserRequest
+	79,  // 121: provisionr.v1.AccessService.IssueCertificate:input_type -> provisionr.v1.IssueCertificateRequest
+	72,  // 122: provisionr.v1.AccessService.SignSshKey:input_type -> provisionr.v1.SignSshKeyRequest
+	74,  // 123: provisionr.v1.AccessService.GetSshAuthorities:input_type -> provisionr.v1.GetSshAuthoritiesRequest
+	81,  // 124: provisionr.v1.AccessService.ListTokens:input_type -> provisionr.v1.ListTokensRequest
+	83,  // 125: provisionr.v1.AccessService.CreateToken:input_type -> provisionr.v1.CreateTokenRequest
+	84,  // 126: provisionr.v1.AccessService.DeleteToken:input_type -> provisionr.v1.DeleteTokenRequest
+	5,   // 127: provisionr.v1.ManifestService.Plan:output_type -> provisionr.v1.PlanResponse
+	9,   // 128: provisionr.v1.ManifestService.Apply:output_type -> provisionr.v1.ApplyResponse
+	1,   // 129: provisionr.v1.ManifestService.PlanMachines:output_type -> provisionr.v1.PlanMachinesResponse
+	11,  // 130: provisionr.v1.PoolService.ListPools:output_type -> provisionr.v1.ListPoolsResponse
+	90,  // 131: provisionr.v1.PoolService.GetPool:output_type -> provisionr.v1.Pool
+	15,  // 132: provisionr.v1.PoolService.DeletePool:output_type -> provisionr.v1.WriteResponse
+	15,  // 133: provisionr.v1.PoolService.ScalePool:output_type -> provisionr.v1.WriteResponse
+	18,  // 134: provisionr.v1.PoolService.ListProofs:output_type -> provisionr.v1.ListProofsResponse
+	18,  // 135: provisionr.v1.PoolService.VerifyPool:output_type -> provisionr.v1.ListProofsResponse
+	25,  // 136: provisionr.v1.MachineService.ListMachines:output_type -> provisionr.v1.ListMachinesResponse
+	92,  // 137: provisionr.v1.MachineService.GetMachine:output_type -> provisionr.v1.Machine
+	15,  // 138: provisionr.v1.MachineService.DeleteMachine:output_type -> provisionr.v1.WriteResponse
+	29,  // 139: provisionr.v1.MachineService.Exec:output_type -> provisionr.v1.ExecResponse
+	23,  // 140: provisionr.v1.MachineService.AdoptMachine:output_type -> provisionr.v1.AdoptMachineResponse
+	20,  // 141: provisionr.v1.MachineService.UpgradeAgents:output_type -> provisionr.v1.UpgradeAgentsResponse
+	15,  // 142: provisionr.v1.MachineService.RebootMachine:output_type -> provisionr.v1.WriteResponse
+	31,  // 143: provisionr.v1.MachineService.GetConsole:output_type -> provisionr.v1.GetConsoleResponse
+	41,  // 144: provisionr.v1.InfraService.ListZones:output_type -> provisionr.v1.ListZonesResponse
+	42,  // 145: provisionr.v1.InfraService.ListNetworks:output_type -> provisionr.v1.ListNetworksResponse
+	43,  // 146: provisionr.v1.InfraService.ListProviders:output_type -> provisionr.v1.ListProvidersResponse
+	15,  // 147: provisionr.v1.InfraService.DeleteInfra:output_type -> provisionr.v1.WriteResponse
+	38,  // 148: provisionr.v1.InfraService.AuditProvider:output_type -> provisionr.v1.AuditProviderResponse
+	46,  // 149: provisionr.v1.InfraService.ListRecords:output_type -> provisionr.v1.ListRecordsResponse
+	33,  // 150: provisionr.v1.InfraService.ListZoneKeys:output_type -> provisionr.v1.ListZoneKeysResponse
+	15,  // 151: provisionr.v1.InfraService.RollZoneKey:output_type -> provisionr.v1.WriteResponse
+	15,  // 152: provisionr.v1.InfraService.ActivateZoneKey:output_type -> provisionr.v1.WriteResponse
+	48,  // 153: provisionr.v1.VpnService.ListVpns:output_type -> provisionr.v1.ListVpnsResponse
+	50,  // 154: provisionr.v1.VpnService.ListVpnPeers:output_type -> provisionr.v1.ListVpnPeersResponse
+	52,  // 155: provisionr.v1.VpnService.GetVpnPeerConfig:output_type -> provisionr.v1.GetVpnPeerConfigResponse
+	15,  // 156: provisionr.v1.VpnService.DeleteVpn:output_type -> provisionr.v1.WriteResponse
+	54,  // 157: provisionr.v1.SecretService.ListSecrets:output_type -> provisionr.v1.ListSecretsResponse
+	15,  // 158: provisionr.v1.SecretService.PutSecret:output_type -> provisionr.v1.WriteResponse
+	15,  // 159: provisionr.v1.SecretService.DeleteSecret:output_type -> provisionr.v1.WriteResponse
+	59,  // 160: provisionr.v1.EventService.ListEvents:output_type -> provisionr.v1.ListEventsResponse
+	101, // 161: provisionr.v1.EventService.WatchEvents:output_type -> provisionr.v1.Event
+	61,  // 162: provisionr.v1.WatchService.Watch:output_type -> provisionr.v1.WatchResponse
+	64,  // 163: provisionr.v1.ClusterService.GetCluster:output_type -> provisionr.v1.GetClusterResponse
+	66,  // 164: provisionr.v1.ClusterService.ListMembers:output_type -> provisionr.v1.ListMembersResponse
+	68,  // 165: provisionr.v1.ClusterService.CreateJoinToken:output_type -> provisionr.v1.CreateJoinTokenResponse
+	15,  // 166: provisionr.v1.ClusterService.RemoveMember:output_type -> provisionr.v1.WriteResponse
+	71,  // 167: provisionr.v1.ClusterService.SaveSnapshot:output_type -> provisionr.v1.SnapshotChunk
+	15,  // 168: provisionr.v1.ClusterService.RestoreSnapshot:output_type -> provisionr.v1.WriteResponse
+	77,  // 169: provisionr.v1.AccessService.ListUsers:output_type -> provisionr.v1.ListUsersResponse
+	15,  // 170: provisionr.v1.AccessService.DeleteUser:output_type -> provisionr.v1.WriteResponse
+	80,  // 171: provisionr.v1.AccessService.IssueCertificate:output_type -> provisionr.v1.IssueCertificateResponse
+	73,  // 172: provisionr.v1.AccessService.SignSshKey:output_type -> provisionr.v1.SignSshKeyResponse
+	75,  // 173: provisionr.v1.AccessService.GetSshAuthorities:output_type -> provisionr.v1.GetSshAuthoritiesResponse
+	82,  // 174: provisionr.v1.AccessService.ListTokens:output_type -> provisionr.v1.ListTokensResponse
+	85,  // 175: provisionr.v1.AccessService.CreateToken:output_type -> provisionr.v1.CreateTokenResponse
+	15,  // 176: provisionr.v1.AccessService.DeleteToken:output_type -> provisionr.v1.WriteResponse
+	127, // [127:177] is the sub-list for method output_type
+	77,  // [77:127] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_provisionr_v1_services_proto_init() }
@@ -5247,7 +5600,7 @@ func file_provisionr_v1_services_proto_init() {
 		(*ExecResponse_Exit)(nil),
 		(*ExecResponse_Error)(nil),
 	}
-	file_provisionr_v1_services_proto_msgTypes[56].OneofWrappers = []any{
+	file_provisionr_v1_services_proto_msgTypes[61].OneofWrappers = []any{
 		(*WatchResponse_Put)(nil),
 		(*WatchResponse_Removed)(nil),
 		(*WatchResponse_Bookmark)(nil),
@@ -5259,7 +5612,7 @@ func file_provisionr_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_provisionr_v1_services_proto_rawDesc), len(file_provisionr_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   86,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

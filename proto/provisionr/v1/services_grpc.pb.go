@@ -906,12 +906,15 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	InfraService_ListZones_FullMethodName     = "/provisionr.v1.InfraService/ListZones"
-	InfraService_ListNetworks_FullMethodName  = "/provisionr.v1.InfraService/ListNetworks"
-	InfraService_ListProviders_FullMethodName = "/provisionr.v1.InfraService/ListProviders"
-	InfraService_DeleteInfra_FullMethodName   = "/provisionr.v1.InfraService/DeleteInfra"
-	InfraService_AuditProvider_FullMethodName = "/provisionr.v1.InfraService/AuditProvider"
-	InfraService_ListRecords_FullMethodName   = "/provisionr.v1.InfraService/ListRecords"
+	InfraService_ListZones_FullMethodName       = "/provisionr.v1.InfraService/ListZones"
+	InfraService_ListNetworks_FullMethodName    = "/provisionr.v1.InfraService/ListNetworks"
+	InfraService_ListProviders_FullMethodName   = "/provisionr.v1.InfraService/ListProviders"
+	InfraService_DeleteInfra_FullMethodName     = "/provisionr.v1.InfraService/DeleteInfra"
+	InfraService_AuditProvider_FullMethodName   = "/provisionr.v1.InfraService/AuditProvider"
+	InfraService_ListRecords_FullMethodName     = "/provisionr.v1.InfraService/ListRecords"
+	InfraService_ListZoneKeys_FullMethodName    = "/provisionr.v1.InfraService/ListZoneKeys"
+	InfraService_RollZoneKey_FullMethodName     = "/provisionr.v1.InfraService/RollZoneKey"
+	InfraService_ActivateZoneKey_FullMethodName = "/provisionr.v1.InfraService/ActivateZoneKey"
 )
 
 // InfraServiceClient is the client API for InfraService service.
@@ -929,6 +932,13 @@ type InfraServiceClient interface {
 	AuditProvider(ctx context.Context, in *AuditProviderRequest, opts ...grpc.CallOption) (*AuditProviderResponse, error)
 	// ListRecords answers every DNS record that the servers serve.
 	ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error)
+	// ListZoneKeys answers the DNSSEC keys of all origins, without their private parts.
+	ListZoneKeys(ctx context.Context, in *ListZoneKeysRequest, opts ...grpc.CallOption) (*ListZoneKeysResponse, error)
+	// RollZoneKey publishes a new key for an origin, which resolvers learn beside the active one.
+	RollZoneKey(ctx context.Context, in *RollZoneKeyRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+	// ActivateZoneKey has the published key sign, once the parent has its DS record. The one before is retired, and removed when no
+	// resolver remembers its signatures.
+	ActivateZoneKey(ctx context.Context, in *ActivateZoneKeyRequest, opts ...grpc.CallOption) (*WriteResponse, error)
 }
 
 type infraServiceClient struct {
@@ -999,6 +1009,36 @@ func (c *infraServiceClient) ListRecords(ctx context.Context, in *ListRecordsReq
 	return out, nil
 }
 
+func (c *infraServiceClient) ListZoneKeys(ctx context.Context, in *ListZoneKeysRequest, opts ...grpc.CallOption) (*ListZoneKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListZoneKeysResponse)
+	err := c.cc.Invoke(ctx, InfraService_ListZoneKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *infraServiceClient) RollZoneKey(ctx context.Context, in *RollZoneKeyRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, InfraService_RollZoneKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *infraServiceClient) ActivateZoneKey(ctx context.Context, in *ActivateZoneKeyRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, InfraService_ActivateZoneKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InfraServiceServer is the server API for InfraService service.
 // All implementations must embed UnimplementedInfraServiceServer
 // for forward compatibility.
@@ -1014,6 +1054,13 @@ type InfraServiceServer interface {
 	AuditProvider(context.Context, *AuditProviderRequest) (*AuditProviderResponse, error)
 	// ListRecords answers every DNS record that the servers serve.
 	ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error)
+	// ListZoneKeys answers the DNSSEC keys of all origins, without their private parts.
+	ListZoneKeys(context.Context, *ListZoneKeysRequest) (*ListZoneKeysResponse, error)
+	// RollZoneKey publishes a new key for an origin, which resolvers learn beside the active one.
+	RollZoneKey(context.Context, *RollZoneKeyRequest) (*WriteResponse, error)
+	// ActivateZoneKey has the published key sign, once the parent has its DS record. The one before is retired, and removed when no
+	// resolver remembers its signatures.
+	ActivateZoneKey(context.Context, *ActivateZoneKeyRequest) (*WriteResponse, error)
 	mustEmbedUnimplementedInfraServiceServer()
 }
 
@@ -1041,6 +1088,15 @@ func (UnimplementedInfraServiceServer) AuditProvider(context.Context, *AuditProv
 }
 func (UnimplementedInfraServiceServer) ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRecords not implemented")
+}
+func (UnimplementedInfraServiceServer) ListZoneKeys(context.Context, *ListZoneKeysRequest) (*ListZoneKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListZoneKeys not implemented")
+}
+func (UnimplementedInfraServiceServer) RollZoneKey(context.Context, *RollZoneKeyRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollZoneKey not implemented")
+}
+func (UnimplementedInfraServiceServer) ActivateZoneKey(context.Context, *ActivateZoneKeyRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateZoneKey not implemented")
 }
 func (UnimplementedInfraServiceServer) mustEmbedUnimplementedInfraServiceServer() {}
 func (UnimplementedInfraServiceServer) testEmbeddedByValue()                      {}
@@ -1171,6 +1227,60 @@ func _InfraService_ListRecords_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InfraService_ListZoneKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListZoneKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InfraServiceServer).ListZoneKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InfraService_ListZoneKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InfraServiceServer).ListZoneKeys(ctx, req.(*ListZoneKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _InfraService_RollZoneKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollZoneKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InfraServiceServer).RollZoneKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InfraService_RollZoneKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InfraServiceServer).RollZoneKey(ctx, req.(*RollZoneKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _InfraService_ActivateZoneKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateZoneKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InfraServiceServer).ActivateZoneKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InfraService_ActivateZoneKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InfraServiceServer).ActivateZoneKey(ctx, req.(*ActivateZoneKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InfraService_ServiceDesc is the grpc.ServiceDesc for InfraService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1201,6 +1311,18 @@ var InfraService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRecords",
 			Handler:    _InfraService_ListRecords_Handler,
+		},
+		{
+			MethodName: "ListZoneKeys",
+			Handler:    _InfraService_ListZoneKeys_Handler,
+		},
+		{
+			MethodName: "RollZoneKey",
+			Handler:    _InfraService_RollZoneKey_Handler,
+		},
+		{
+			MethodName: "ActivateZoneKey",
+			Handler:    _InfraService_ActivateZoneKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -183,6 +183,8 @@ type Command struct {
 	//	*Command_AdoptMachine
 	//	*Command_PutSecret
 	//	*Command_BeginReboot
+	//	*Command_PutZoneKey
+	//	*Command_RemoveZoneKey
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,6 +470,24 @@ func (x *Command) GetBeginReboot() *BeginReboot {
 	return nil
 }
 
+func (x *Command) GetPutZoneKey() *PutZoneKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutZoneKey); ok {
+			return x.PutZoneKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveZoneKey() *RemoveZoneKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveZoneKey); ok {
+			return x.RemoveZoneKey
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -580,6 +600,14 @@ type Command_BeginReboot struct {
 	BeginReboot *BeginReboot `protobuf:"bytes,27,opt,name=begin_reboot,json=beginReboot,proto3,oneof"`
 }
 
+type Command_PutZoneKey struct {
+	PutZoneKey *PutZoneKey `protobuf:"bytes,28,opt,name=put_zone_key,json=putZoneKey,proto3,oneof"`
+}
+
+type Command_RemoveZoneKey struct {
+	RemoveZoneKey *RemoveZoneKey `protobuf:"bytes,29,opt,name=remove_zone_key,json=removeZoneKey,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_PutMember) isCommand_Kind() {}
@@ -633,6 +661,10 @@ func (*Command_AdoptMachine) isCommand_Kind() {}
 func (*Command_PutSecret) isCommand_Kind() {}
 
 func (*Command_BeginReboot) isCommand_Kind() {}
+
+func (*Command_PutZoneKey) isCommand_Kind() {}
+
+func (*Command_RemoveZoneKey) isCommand_Kind() {}
 
 // InitCluster is the first command of a cluster.
 type InitCluster struct {
@@ -1867,7 +1899,9 @@ type PutSealedKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   *SealedKey             `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Secrets encrypted anew with the key; those that it would leave behind refuse the command.
-	Secrets       []*v1.Secret `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	Secrets []*v1.Secret `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// ZoneKeys encrypted anew with the key, all of them as the secrets.
+	ZoneKeys      []*v1.ZoneKey `protobuf:"bytes,3,rep,name=zone_keys,json=zoneKeys,proto3" json:"zone_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1916,6 +1950,104 @@ func (x *PutSealedKey) GetSecrets() []*v1.Secret {
 	return nil
 }
 
+func (x *PutSealedKey) GetZoneKeys() []*v1.ZoneKey {
+	if x != nil {
+		return x.ZoneKeys
+	}
+	return nil
+}
+
+// PutZoneKey creates a DNSSEC key, or moves it to its next state: published, active, retired.
+type PutZoneKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *v1.ZoneKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutZoneKey) Reset() {
+	*x = PutZoneKey{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutZoneKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutZoneKey) ProtoMessage() {}
+
+func (x *PutZoneKey) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutZoneKey.ProtoReflect.Descriptor instead.
+func (*PutZoneKey) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PutZoneKey) GetKey() *v1.ZoneKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// RemoveZoneKey removes a key that is retired, or whose zone is not signed any more.
+type RemoveZoneKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name is ORIGIN/TAG.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveZoneKey) Reset() {
+	*x = RemoveZoneKey{}
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveZoneKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveZoneKey) ProtoMessage() {}
+
+func (x *RemoveZoneKey) ProtoReflect() protoreflect.Message {
+	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveZoneKey.ProtoReflect.Descriptor instead.
+func (*RemoveZoneKey) Descriptor() ([]byte, []int) {
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveZoneKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // PutSecret creates or replaces a secret. Its revision must be one more than the present one, its key version the present.
 type PutSecret struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1927,7 +2059,7 @@ type PutSecret struct {
 
 func (x *PutSecret) Reset() {
 	*x = PutSecret{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2071,7 @@ func (x *PutSecret) String() string {
 func (*PutSecret) ProtoMessage() {}
 
 func (x *PutSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_raftlog_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2084,7 @@ func (x *PutSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecret.ProtoReflect.Descriptor instead.
 func (*PutSecret) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PutSecret) GetSecret() *v1.Secret {
@@ -1983,7 +2115,7 @@ type BeginReboot struct {
 
 func (x *BeginReboot) Reset() {
 	*x = BeginReboot{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2127,7 @@ func (x *BeginReboot) String() string {
 func (*BeginReboot) ProtoMessage() {}
 
 func (x *BeginReboot) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_raftlog_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2140,7 @@ func (x *BeginReboot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginReboot.ProtoReflect.Descriptor instead.
 func (*BeginReboot) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BeginReboot) GetId() string {
@@ -2052,7 +2184,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2196,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_raftlog_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2209,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JoinToken) GetId() string {
@@ -2117,7 +2249,7 @@ type PutJoinToken struct {
 
 func (x *PutJoinToken) Reset() {
 	*x = PutJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2261,7 @@ func (x *PutJoinToken) String() string {
 func (*PutJoinToken) ProtoMessage() {}
 
 func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_raftlog_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2274,7 @@ func (x *PutJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJoinToken.ProtoReflect.Descriptor instead.
 func (*PutJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PutJoinToken) GetToken() *JoinToken {
@@ -2163,7 +2295,7 @@ type UseJoinToken struct {
 
 func (x *UseJoinToken) Reset() {
 	*x = UseJoinToken{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2307,7 @@ func (x *UseJoinToken) String() string {
 func (*UseJoinToken) ProtoMessage() {}
 
 func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_raftlog_v1_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2320,7 @@ func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseJoinToken.ProtoReflect.Descriptor instead.
 func (*UseJoinToken) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UseJoinToken) GetId() string {
@@ -2221,7 +2353,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2365,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_raftlog_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2378,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -2267,7 +2399,7 @@ type BeginIncarnation struct {
 
 func (x *BeginIncarnation) Reset() {
 	*x = BeginIncarnation{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2411,7 @@ func (x *BeginIncarnation) String() string {
 func (*BeginIncarnation) ProtoMessage() {}
 
 func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_raftlog_v1_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2424,7 @@ func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
 func (*BeginIncarnation) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BeginIncarnation) GetIncarnation() uint64 {
@@ -2319,7 +2451,7 @@ type ForgetMachine struct {
 
 func (x *ForgetMachine) Reset() {
 	*x = ForgetMachine{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2463,7 @@ func (x *ForgetMachine) String() string {
 func (*ForgetMachine) ProtoMessage() {}
 
 func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_raftlog_v1_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2476,7 @@ func (x *ForgetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetMachine.ProtoReflect.Descriptor instead.
 func (*ForgetMachine) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ForgetMachine) GetId() string {
@@ -2365,7 +2497,7 @@ type BootStage struct {
 
 func (x *BootStage) Reset() {
 	*x = BootStage{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_raftlog_v1_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2509,7 @@ func (x *BootStage) String() string {
 func (*BootStage) ProtoMessage() {}
 
 func (x *BootStage) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_raftlog_v1_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2522,7 @@ func (x *BootStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStage.ProtoReflect.Descriptor instead.
 func (*BootStage) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BootStage) GetId() string {
@@ -2428,7 +2560,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_raftlog_v1_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2572,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_raftlog_v1_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2585,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SnapshotRecord) GetRow() isSnapshotRecord_Row {
@@ -2613,7 +2745,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[34]
+	mi := &file_raftlog_v1_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2757,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[34]
+	mi := &file_raftlog_v1_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2770,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{34}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2670,7 +2802,7 @@ type AppliedRequest struct {
 
 func (x *AppliedRequest) Reset() {
 	*x = AppliedRequest{}
-	mi := &file_raftlog_v1_log_proto_msgTypes[35]
+	mi := &file_raftlog_v1_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +2814,7 @@ func (x *AppliedRequest) String() string {
 func (*AppliedRequest) ProtoMessage() {}
 
 func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftlog_v1_log_proto_msgTypes[35]
+	mi := &file_raftlog_v1_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +2827,7 @@ func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
 func (*AppliedRequest) Descriptor() ([]byte, []int) {
-	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{35}
+	return file_raftlog_v1_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AppliedRequest) GetId() string {
@@ -2746,7 +2878,7 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12-\n" +
 	"\x06caller\x18\x03 \x01(\v2\x15.provisionr.v1.CallerR\x06caller\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12-\n" +
-	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\xad\r\n" +
+	"\acommand\x18\x05 \x01(\v2\x13.raftlog.v1.CommandR\acommand\"\xae\x0e\n" +
 	"\aCommand\x12<\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x17.raftlog.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\n" +
@@ -2781,7 +2913,10 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\radopt_machine\x18\x19 \x01(\v2\x18.raftlog.v1.AdoptMachineH\x00R\fadoptMachine\x126\n" +
 	"\n" +
 	"put_secret\x18\x1a \x01(\v2\x15.raftlog.v1.PutSecretH\x00R\tputSecret\x12<\n" +
-	"\fbegin_reboot\x18\x1b \x01(\v2\x17.raftlog.v1.BeginRebootH\x00R\vbeginRebootB\x06\n" +
+	"\fbegin_reboot\x18\x1b \x01(\v2\x17.raftlog.v1.BeginRebootH\x00R\vbeginReboot\x12:\n" +
+	"\fput_zone_key\x18\x1c \x01(\v2\x16.raftlog.v1.PutZoneKeyH\x00R\n" +
+	"putZoneKey\x12C\n" +
+	"\x0fremove_zone_key\x18\x1d \x01(\v2\x19.raftlog.v1.RemoveZoneKeyH\x00R\rremoveZoneKeyB\x06\n" +
 	"\x04kind\"p\n" +
 	"\vInitCluster\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.provisionr.v1.ClusterR\acluster\x12/\n" +
@@ -2869,10 +3004,16 @@ const file_raftlog_v1_log_proto_rawDesc = "" +
 	"\x06oldest\x18\x05 \x01(\x04R\x06oldest\x1a:\n" +
 	"\fWrappedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"h\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x9d\x01\n" +
 	"\fPutSealedKey\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.raftlog.v1.SealedKeyR\x03key\x12/\n" +
-	"\asecrets\x18\x02 \x03(\v2\x15.provisionr.v1.SecretR\asecrets\"L\n" +
+	"\asecrets\x18\x02 \x03(\v2\x15.provisionr.v1.SecretR\asecrets\x123\n" +
+	"\tzone_keys\x18\x03 \x03(\v2\x16.provisionr.v1.ZoneKeyR\bzoneKeys\"6\n" +
+	"\n" +
+	"PutZoneKey\x12(\n" +
+	"\x03key\x18\x01 \x01(\v2\x16.provisionr.v1.ZoneKeyR\x03key\"#\n" +
+	"\rRemoveZoneKey\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
 	"\tPutSecret\x12-\n" +
 	"\x06secret\x18\x01 \x01(\v2\x15.provisionr.v1.SecretR\x06secret\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\"\x86\x01\n" +
@@ -2940,7 +3081,7 @@ func file_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_raftlog_v1_log_proto_rawDescData
 }
 
-var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_raftlog_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: raftlog.v1.Entry
 	(*Request)(nil),               // 1: raftlog.v1.Request
@@ -2966,39 +3107,42 @@ var file_raftlog_v1_log_proto_goTypes = []any{
 	(*PutAuthority)(nil),          // 21: raftlog.v1.PutAuthority
 	(*SealedKey)(nil),             // 22: raftlog.v1.SealedKey
 	(*PutSealedKey)(nil),          // 23: raftlog.v1.PutSealedKey
-	(*PutSecret)(nil),             // 24: raftlog.v1.PutSecret
-	(*BeginReboot)(nil),           // 25: raftlog.v1.BeginReboot
-	(*JoinToken)(nil),             // 26: raftlog.v1.JoinToken
-	(*PutJoinToken)(nil),          // 27: raftlog.v1.PutJoinToken
-	(*UseJoinToken)(nil),          // 28: raftlog.v1.UseJoinToken
-	(*SetFeatureLevel)(nil),       // 29: raftlog.v1.SetFeatureLevel
-	(*BeginIncarnation)(nil),      // 30: raftlog.v1.BeginIncarnation
-	(*ForgetMachine)(nil),         // 31: raftlog.v1.ForgetMachine
-	(*BootStage)(nil),             // 32: raftlog.v1.BootStage
-	(*SnapshotRecord)(nil),        // 33: raftlog.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 34: raftlog.v1.SnapshotHeader
-	(*AppliedRequest)(nil),        // 35: raftlog.v1.AppliedRequest
-	nil,                           // 36: raftlog.v1.SealedKey.WrappedEntry
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*v1.Caller)(nil),             // 38: provisionr.v1.Caller
-	(*v1.Cluster)(nil),            // 39: provisionr.v1.Cluster
-	(*v1.Object)(nil),             // 40: provisionr.v1.Object
-	(*v1.Member)(nil),             // 41: provisionr.v1.Member
-	(*v1.Notice)(nil),             // 42: provisionr.v1.Notice
-	(*v1.LaunchRequest)(nil),      // 43: provisionr.v1.LaunchRequest
-	(v1.Phase)(0),                 // 44: provisionr.v1.Phase
-	(*v1.BootEvidence)(nil),       // 45: provisionr.v1.BootEvidence
-	(*v1.AgentStatus)(nil),        // 46: provisionr.v1.AgentStatus
-	(*v1.Proof)(nil),              // 47: provisionr.v1.Proof
-	(*v1.Event)(nil),              // 48: provisionr.v1.Event
-	(*v1.Facts)(nil),              // 49: provisionr.v1.Facts
-	(*v1.Secret)(nil),             // 50: provisionr.v1.Secret
-	(*v1.Version)(nil),            // 51: provisionr.v1.Version
+	(*PutZoneKey)(nil),            // 24: raftlog.v1.PutZoneKey
+	(*RemoveZoneKey)(nil),         // 25: raftlog.v1.RemoveZoneKey
+	(*PutSecret)(nil),             // 26: raftlog.v1.PutSecret
+	(*BeginReboot)(nil),           // 27: raftlog.v1.BeginReboot
+	(*JoinToken)(nil),             // 28: raftlog.v1.JoinToken
+	(*PutJoinToken)(nil),          // 29: raftlog.v1.PutJoinToken
+	(*UseJoinToken)(nil),          // 30: raftlog.v1.UseJoinToken
+	(*SetFeatureLevel)(nil),       // 31: raftlog.v1.SetFeatureLevel
+	(*BeginIncarnation)(nil),      // 32: raftlog.v1.BeginIncarnation
+	(*ForgetMachine)(nil),         // 33: raftlog.v1.ForgetMachine
+	(*BootStage)(nil),             // 34: raftlog.v1.BootStage
+	(*SnapshotRecord)(nil),        // 35: raftlog.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 36: raftlog.v1.SnapshotHeader
+	(*AppliedRequest)(nil),        // 37: raftlog.v1.AppliedRequest
+	nil,                           // 38: raftlog.v1.SealedKey.WrappedEntry
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*v1.Caller)(nil),             // 40: provisionr.v1.Caller
+	(*v1.Cluster)(nil),            // 41: provisionr.v1.Cluster
+	(*v1.Object)(nil),             // 42: provisionr.v1.Object
+	(*v1.Member)(nil),             // 43: provisionr.v1.Member
+	(*v1.Notice)(nil),             // 44: provisionr.v1.Notice
+	(*v1.LaunchRequest)(nil),      // 45: provisionr.v1.LaunchRequest
+	(v1.Phase)(0),                 // 46: provisionr.v1.Phase
+	(*v1.BootEvidence)(nil),       // 47: provisionr.v1.BootEvidence
+	(*v1.AgentStatus)(nil),        // 48: provisionr.v1.AgentStatus
+	(*v1.Proof)(nil),              // 49: provisionr.v1.Proof
+	(*v1.Event)(nil),              // 50: provisionr.v1.Event
+	(*v1.Facts)(nil),              // 51: provisionr.v1.Facts
+	(*v1.Secret)(nil),             // 52: provisionr.v1.Secret
+	(*v1.ZoneKey)(nil),            // 53: provisionr.v1.ZoneKey
+	(*v1.Version)(nil),            // 54: provisionr.v1.Version
 }
 var file_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: raftlog.v1.Entry.requests:type_name -> raftlog.v1.Request
-	37, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
-	38, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
+	39, // 1: raftlog.v1.Request.time:type_name -> google.protobuf.Timestamp
+	40, // 2: raftlog.v1.Request.caller:type_name -> provisionr.v1.Caller
 	2,  // 3: raftlog.v1.Request.command:type_name -> raftlog.v1.Command
 	3,  // 4: raftlog.v1.Command.init_cluster:type_name -> raftlog.v1.InitCluster
 	4,  // 5: raftlog.v1.Command.put_member:type_name -> raftlog.v1.PutMember
@@ -3016,57 +3160,61 @@ var file_raftlog_v1_log_proto_depIdxs = []int32{
 	19, // 17: raftlog.v1.Command.record_event:type_name -> raftlog.v1.RecordEvent
 	21, // 18: raftlog.v1.Command.put_authority:type_name -> raftlog.v1.PutAuthority
 	23, // 19: raftlog.v1.Command.put_sealed_key:type_name -> raftlog.v1.PutSealedKey
-	27, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
-	28, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
-	29, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
-	30, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
-	31, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
-	32, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
+	29, // 20: raftlog.v1.Command.put_join_token:type_name -> raftlog.v1.PutJoinToken
+	30, // 21: raftlog.v1.Command.use_join_token:type_name -> raftlog.v1.UseJoinToken
+	31, // 22: raftlog.v1.Command.set_feature_level:type_name -> raftlog.v1.SetFeatureLevel
+	32, // 23: raftlog.v1.Command.begin_incarnation:type_name -> raftlog.v1.BeginIncarnation
+	33, // 24: raftlog.v1.Command.forget_machine:type_name -> raftlog.v1.ForgetMachine
+	34, // 25: raftlog.v1.Command.boot_stage:type_name -> raftlog.v1.BootStage
 	10, // 26: raftlog.v1.Command.hand_over:type_name -> raftlog.v1.HandOver
 	11, // 27: raftlog.v1.Command.record_notice:type_name -> raftlog.v1.RecordNotice
 	12, // 28: raftlog.v1.Command.adopt_machine:type_name -> raftlog.v1.AdoptMachine
-	24, // 29: raftlog.v1.Command.put_secret:type_name -> raftlog.v1.PutSecret
-	25, // 30: raftlog.v1.Command.begin_reboot:type_name -> raftlog.v1.BeginReboot
-	39, // 31: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
-	40, // 32: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
-	41, // 33: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
-	40, // 34: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
-	42, // 35: raftlog.v1.RecordNotice.notice:type_name -> provisionr.v1.Notice
-	43, // 36: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
-	37, // 37: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
-	44, // 38: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
-	44, // 39: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
-	37, // 40: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
-	45, // 41: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
-	37, // 42: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
-	46, // 43: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
-	47, // 44: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
-	48, // 45: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
-	49, // 46: raftlog.v1.ReportMachine.facts:type_name -> provisionr.v1.Facts
-	48, // 47: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
-	20, // 48: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
-	36, // 49: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
-	22, // 50: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
-	50, // 51: raftlog.v1.PutSealedKey.secrets:type_name -> provisionr.v1.Secret
-	50, // 52: raftlog.v1.PutSecret.secret:type_name -> provisionr.v1.Secret
-	37, // 53: raftlog.v1.BeginReboot.deadline:type_name -> google.protobuf.Timestamp
-	37, // 54: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	26, // 55: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
-	34, // 56: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
-	39, // 57: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
-	40, // 58: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
-	47, // 59: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
-	20, // 60: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
-	22, // 61: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
-	26, // 62: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
-	35, // 63: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
-	51, // 64: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
-	51, // 65: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	26, // 29: raftlog.v1.Command.put_secret:type_name -> raftlog.v1.PutSecret
+	27, // 30: raftlog.v1.Command.begin_reboot:type_name -> raftlog.v1.BeginReboot
+	24, // 31: raftlog.v1.Command.put_zone_key:type_name -> raftlog.v1.PutZoneKey
+	25, // 32: raftlog.v1.Command.remove_zone_key:type_name -> raftlog.v1.RemoveZoneKey
+	41, // 33: raftlog.v1.InitCluster.cluster:type_name -> provisionr.v1.Cluster
+	42, // 34: raftlog.v1.InitCluster.objects:type_name -> provisionr.v1.Object
+	43, // 35: raftlog.v1.PutMember.member:type_name -> provisionr.v1.Member
+	42, // 36: raftlog.v1.ApplyObjects.objects:type_name -> provisionr.v1.Object
+	44, // 37: raftlog.v1.RecordNotice.notice:type_name -> provisionr.v1.Notice
+	45, // 38: raftlog.v1.BeginLaunch.launch:type_name -> provisionr.v1.LaunchRequest
+	39, // 39: raftlog.v1.BeginLaunch.deadline:type_name -> google.protobuf.Timestamp
+	46, // 40: raftlog.v1.SetPhase.from:type_name -> provisionr.v1.Phase
+	46, // 41: raftlog.v1.SetPhase.to:type_name -> provisionr.v1.Phase
+	39, // 42: raftlog.v1.SetPhase.deadline:type_name -> google.protobuf.Timestamp
+	47, // 43: raftlog.v1.SetPhase.evidence:type_name -> provisionr.v1.BootEvidence
+	39, // 44: raftlog.v1.SetPhase.absent_since:type_name -> google.protobuf.Timestamp
+	48, // 45: raftlog.v1.ReportMachine.agent:type_name -> provisionr.v1.AgentStatus
+	49, // 46: raftlog.v1.ReportMachine.proofs:type_name -> provisionr.v1.Proof
+	50, // 47: raftlog.v1.ReportMachine.events:type_name -> provisionr.v1.Event
+	51, // 48: raftlog.v1.ReportMachine.facts:type_name -> provisionr.v1.Facts
+	50, // 49: raftlog.v1.RecordEvent.event:type_name -> provisionr.v1.Event
+	20, // 50: raftlog.v1.PutAuthority.authority:type_name -> raftlog.v1.Authority
+	38, // 51: raftlog.v1.SealedKey.wrapped:type_name -> raftlog.v1.SealedKey.WrappedEntry
+	22, // 52: raftlog.v1.PutSealedKey.key:type_name -> raftlog.v1.SealedKey
+	52, // 53: raftlog.v1.PutSealedKey.secrets:type_name -> provisionr.v1.Secret
+	53, // 54: raftlog.v1.PutSealedKey.zone_keys:type_name -> provisionr.v1.ZoneKey
+	53, // 55: raftlog.v1.PutZoneKey.key:type_name -> provisionr.v1.ZoneKey
+	52, // 56: raftlog.v1.PutSecret.secret:type_name -> provisionr.v1.Secret
+	39, // 57: raftlog.v1.BeginReboot.deadline:type_name -> google.protobuf.Timestamp
+	39, // 58: raftlog.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	28, // 59: raftlog.v1.PutJoinToken.token:type_name -> raftlog.v1.JoinToken
+	36, // 60: raftlog.v1.SnapshotRecord.header:type_name -> raftlog.v1.SnapshotHeader
+	41, // 61: raftlog.v1.SnapshotRecord.cluster:type_name -> provisionr.v1.Cluster
+	42, // 62: raftlog.v1.SnapshotRecord.object:type_name -> provisionr.v1.Object
+	49, // 63: raftlog.v1.SnapshotRecord.proof:type_name -> provisionr.v1.Proof
+	20, // 64: raftlog.v1.SnapshotRecord.authority:type_name -> raftlog.v1.Authority
+	22, // 65: raftlog.v1.SnapshotRecord.sealed_key:type_name -> raftlog.v1.SealedKey
+	28, // 66: raftlog.v1.SnapshotRecord.join_token:type_name -> raftlog.v1.JoinToken
+	37, // 67: raftlog.v1.SnapshotRecord.applied_request:type_name -> raftlog.v1.AppliedRequest
+	54, // 68: raftlog.v1.SnapshotHeader.version:type_name -> provisionr.v1.Version
+	54, // 69: raftlog.v1.AppliedRequest.version:type_name -> provisionr.v1.Version
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_raftlog_v1_log_proto_init() }
@@ -3102,8 +3250,10 @@ func file_raftlog_v1_log_proto_init() {
 		(*Command_AdoptMachine)(nil),
 		(*Command_PutSecret)(nil),
 		(*Command_BeginReboot)(nil),
+		(*Command_PutZoneKey)(nil),
+		(*Command_RemoveZoneKey)(nil),
 	}
-	file_raftlog_v1_log_proto_msgTypes[33].OneofWrappers = []any{
+	file_raftlog_v1_log_proto_msgTypes[35].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Cluster)(nil),
 		(*SnapshotRecord_Object)(nil),
@@ -3120,7 +3270,7 @@ func file_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftlog_v1_log_proto_rawDesc), len(file_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

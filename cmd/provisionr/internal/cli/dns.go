@@ -34,5 +34,6 @@ func newDNS(o *options) *cobra.Command {
 	}
 	f.register(records)
 	records.Flags().StringVar(&zone, "zone", "", "only this zone, by its domain")
-	return group("dns", "Look at the cluster's DNS", records)
+	return group("dns", "Look at the cluster's DNS, and exchange DNSSEC keys",
+		records, newZoneKeys(o), newDS(o), newRollKey(o), newActivateKey(o))
 }

@@ -46,6 +46,7 @@ type fake struct {
 	pools    map[string]*provisionrv1.Pool
 	machines map[string]*provisionrv1.Machine
 	snapshot []byte
+	zoneKeys []*provisionrv1.ZoneKeyInfo
 }
 
 const clusterID = "c-test"
@@ -57,7 +58,7 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{vault: newVault(), authority: authority, index: 1, pools: map[string]*provisionrv1.Pool{}, machines: map[string]*provisionrv1.Machine{}, snapshot: []byte("state")}
+	f := &fake{vault: newVault(), zoneKeys: []*provisionrv1.ZoneKeyInfo{zoneKey(1111, "active", "signs")}, authority: authority, index: 1, pools: map[string]*provisionrv1.Pool{}, machines: map[string]*provisionrv1.Machine{}, snapshot: []byte("state")}
 	key, chain := f.leaf(t, pki.Server, "s1")
 	certificate, err := pki.TLSCertificate(chain, key)
 	if err != nil {

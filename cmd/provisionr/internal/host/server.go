@@ -25,6 +25,7 @@ type serverFlags struct {
 	networkHosts                                  map[string]string
 	bootstrap, local                              bool
 	ports                                         server.Ports
+	dnsRate                                       int
 }
 
 // NewServer returns the command `server`.
@@ -81,6 +82,7 @@ once the data directory belongs to a cluster, so that one command line serves a 
 	flags.Uint16Var(&f.ports.Agent, "agent-port", 7444, "port for agents")
 	flags.Uint16Var(&f.ports.Member, "member-port", 7445, "port for the other members")
 	flags.Uint16Var(&f.ports.DNS, "dns-port", 53, "port of the DNS server")
+	flags.IntVar(&f.dnsRate, "dns-rate-limit", 1000, "DNS answers of one kind in a second to each /24 (IPv6 /56) outside the machines' networks")
 	return cmd
 }
 
@@ -104,7 +106,7 @@ func (f *serverFlags) config(log *slog.Logger) (server.Config, error) {
 	c := server.Config{
 		Name: f.name, ClusterName: f.clusterName, Domain: f.domain, DataDir: f.data, Advertise: f.advertise,
 		Ports: f.ports, Bootstrap: f.bootstrap, JoinToken: f.joinToken, JoinAddress: f.joinAddress,
-		NetworkHosts: f.networkHosts, AgentDir: f.agentDir, Version: version.Version, CacheDir: f.cache, Simulate: simulate, Logger: log,
+		DNSRateLimit: f.dnsRate, NetworkHosts: f.networkHosts, AgentDir: f.agentDir, Version: version.Version, CacheDir: f.cache, Simulate: simulate, Logger: log,
 	}
 	for _, l := range f.listen {
 		addr, err := netip.ParseAddr(l)

@@ -1,0 +1,123 @@
+package dnsserver
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+)
+
+// kind is what answers are counted as for one source; each has a limit of its own.
+type kind uint8
+
+const (
+	kindPositive kind = iota
+	kindNoData
+	kindNameError
+	kindError
+	// kindSlow is everything that costs more than a look-up.
+	kindSlow
+)
+
+// permit is what a limiter says of one answer.
+type permit uint8
+
+const (
+	permitAnswer permit = iota
+	// permitSlip: answer so little that only a real client gains by it.
+	permitSlip
+	permitNone
+)
+
+const (
+	// slip is how many answers beyond the limit there are to one that still goes out, truncated.
+	slip = 2
+	// ways is how many sources share a line of the table, which is a cache line; lines is the number of those.
+	ways  = 8
+	lines = 4096
+)
+
+// Fields of an entry: whom it counts, in which second, and how many answers.
+const (
+	countBits  = 24
+	countMax   = 1<<countBits - 1
+	secondBits = 16
+	secondMask = 1<<secondBits - 1
+	tagShift   = countBits + secondBits
+)
+
+// limiter counts answers per second to a source network (IPv4 /24, IPv6 /56) and kind: response rate limiting, so that
+// forged sources are not flooded through us. Where more networks ask than it has room for, it remembers those that
+// ask most. It takes no locks; a count that is lost between two cores does not matter.
+type limiter struct {
+	seed  maphash.Seed
+	limit uint64
+	table [lines][ways]atomic.Uint64
+}
+
+// newLimiter makes a limiter of perSecond answers; nil, which limits nothing, for none.
+func newLimiter(perSecond int) *limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return &limiter{seed: maphash.MakeSeed(), limit: uint64(min(perSecond, countMax-1))}
+}
+
+// take counts an answer in a second of any clock that goes forward.
+func (l *limiter) take(client netip.Addr, k kind, second uint32) permit {
+	if l == nil {
+		return permitAnswer
+	}
+	hash := l.hash(client, k)
+	line := &l.table[hash%lines]
+	// The head of an entry of this source in this second; a zero word must not look like one.
+	tag := hash>>tagShift | 1
+	head := tag<<tagShift | uint64(second&secondMask)<<countBits
+	var least *atomic.Uint64
+	lowest := uint64(1<<64 - 1)
+	for i := range line {
+		entry := &line[i]
+		word := entry.Load()
+		if word>>tagShift == tag {
+			return l.count(entry, word, head)
+		}
+		// Entries of other seconds are worth nothing any more.
+		weight := word & countMax
+		if (word^head)>>countBits&secondMask != 0 {
+			weight = 0
+		}
+		if weight < lowest {
+			lowest, least = weight, entry
+		}
+	}
+	least.Store(head | 1)
+	return permitAnswer
+}
+
+func (l *limiter) count(entry *atomic.Uint64, word, head uint64) permit {
+	n := uint64(1)
+	if word>>countBits == head>>countBits {
+		n = min(word&countMax+1, countMax)
+	}
+	entry.Store(head | n)
+	switch over := n - l.limit; {
+	case n <= l.limit:
+		return permitAnswer
+	case over%slip == 0 && n < countMax:
+		return permitSlip
+	}
+	return permitNone
+}
+
+func (l *limiter) hash(client netip.Addr, k kind) uint64 {
+	var key [9]byte
+	if client.Is4() {
+		addr := client.As4()
+		copy(key[:3], addr[:3])
+		key[7] = 4
+	} else {
+		addr := client.As16()
+		copy(key[:7], addr[:7])
+	}
+	key[8] = byte(k)
+	return maphash.Bytes(l.seed, key[:])
+}

@@ -1,0 +1,185 @@
+package dnsserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"pgregory.net/rapid"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
+)
+
+// build makes a zone with hosts, and a name that has the addresses of all of them.
+func build(t testing.TB, hosts int) *zone.Zone {
+	t.Helper()
+	cfg := zone.Config{Origin: "example.test", Serial: 1, TTL: 30, NS: []zone.NameServer{{Name: "ns.example.test", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}}
+	for i := range hosts {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		cfg.Records = append(cfg.Records, zone.Address(fmt.Sprintf("h-%d.example.test", i), addr), zone.Address("all.example.test", addr))
+	}
+	z, err := zone.Build(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z
+}
+
+// strict is a server that knows no source, and has all options.
+func strict(t testing.TB, limit int) *Server {
+	t.Helper()
+	s, err := New(Config{
+		Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Logger: slog.New(slog.DiscardHandler), Readers: 1,
+		Known: func(netip.Addr) bool { return false }, Cookies: func() [2][16]byte { return [2][16]byte{{1}, {2}} },
+		ID: "a-server-with-a-name-that-is-as-long-as-names-of-servers-may-be!", RateLimit: limit,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set([]*zone.Zone{build(t, 200)}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// respondTo returns the answer to one message.
+func respondTo(r *responder, msg []byte, from netip.Addr) []byte {
+	r.refresh(time.Unix(1_700_000_000, 0))
+	var q zone.Query
+	answer, _ := r.respond(make([]byte, 0, zone.MaxUDP), &q, zone.Parse(msg, &q), false, from)
+	return answer
+}
+
+// check says what is wrong with an answer of a server that knows nobody.
+func check(msg, answer []byte) error {
+	if len(answer) == 0 {
+		return nil
+	}
+	switch {
+	case len(answer) > amplification*len(msg):
+		return fmt.Errorf("%d octets answer %d", len(answer), len(msg))
+	case !bytes.Equal(answer[:2], msg[:2]) || answer[2]&0x80 == 0 || answer[2]&0x78 != msg[2]&0x78 || answer[3]&0x80 != 0:
+		return fmt.Errorf("header % x answers % x", answer[:4], msg[:4])
+	case answer[2]&flagTC != 0 && binary.BigEndian.Uint16(answer[6:]) != 0:
+		return fmt.Errorf("a truncated answer has records: % x", answer)
+	}
+	if err := new(dns.Msg).Unpack(answer); err != nil {
+		return fmt.Errorf("% x: %w", answer, err)
+	}
+	return nil
+}
+
+// TestNothingAmplifies: no answer to an unknown source is larger than three times the query, whatever is asked.
+func TestNothingAmplifies(t *testing.T) {
+	r := responder{s: strict(t, 3)}
+	from := netip.MustParseAddr("192.0.2.1")
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"all.example.test.", "h-1.example.test.", "example.test.", "nope.example.test.", "test.", ".", "x.", "aLL.eXample.test.", "ns.example.test.", "a.b.c.d.e.f.example.test."}
+		m := new(dns.Msg)
+		m.Id = rapid.Uint16().Draw(t, "id")
+		types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeNS, dns.TypeSOA, dns.TypeAXFR, dns.TypeIXFR, dns.TypeTXT, dns.TypeNULL, 65280}
+		m.Question = []dns.Question{{Name: rapid.SampledFrom(names).Draw(t, "name"), Qtype: rapid.SampledFrom(types).Draw(t, "type"), Qclass: rapid.SampledFrom([]uint16{1, 1, 1, 3, 255}).Draw(t, "class")}}
+		m.Opcode = rapid.SampledFrom([]int{0, 0, 0, 0, 4, 5, 2}).Draw(t, "opcode")
+		if rapid.Bool().Draw(t, "edns") {
+			m.SetEdns0(rapid.Uint16().Draw(t, "size"), rapid.Bool().Draw(t, "do"))
+			m.IsEdns0().SetVersion(rapid.SampledFrom([]uint8{0, 0, 0, 1, 255}).Draw(t, "version"))
+			if rapid.Bool().Draw(t, "nsid") {
+				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
+			}
+			if rapid.Bool().Draw(t, "cookie") {
+				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"})
+			}
+		}
+		msg, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := check(msg, respondTo(&r, msg, from)); err != nil {
+			t.Fatalf("%v\n%v", m, err)
+		}
+	})
+}
+
+// FuzzRespond: the same for any octets, over UDP and as a stream does it.
+func FuzzRespond(f *testing.F) {
+	for _, name := range []string{"all.example.test.", "nope.example.test.", "."} {
+		m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+		m.SetEdns0(4096, true)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}}
+		msg, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(msg, false)
+		f.Add(msg[:len(msg)-1], true)
+	}
+	s := strict(f, 0)
+	from := netip.MustParseAddr("2001:db8::1")
+	f.Fuzz(func(t *testing.T, msg []byte, tcp bool) {
+		r := responder{s: s, tcp: tcp}
+		answer := respondTo(&r, msg, from)
+		if tcp && len(answer) > 0 {
+			msg = append(msg[:len(msg):len(msg)], make([]byte, zone.MaxMessage)...) // TCP may amplify: its source is sure.
+		}
+		if err := check(msg, answer); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestRespondAllocatesNothing: every kind of answer that comes without a goroutine.
+func TestRespondAllocatesNothing(t *testing.T) {
+	r := responder{s: strict(t, 1_000_000)}
+	from := netip.MustParseAddr("192.0.2.1")
+	r.refresh(time.Unix(1_700_000_000, 0))
+	out := make([]byte, 0, zone.MaxUDP)
+	for _, name := range []string{"h-7.example.test.", "nope.example.test.", "all.example.test.", "example.com.", "example.test."} {
+		for _, typ := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeAXFR} {
+			m := new(dns.Msg).SetQuestion(name, typ)
+			m.SetEdns0(1232, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}}
+			msg, err := m.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var q zone.Query
+			if n := testing.AllocsPerRun(100, func() {
+				answer, next := r.respond(out, &q, zone.Parse(msg, &q), false, from)
+				if len(answer) == 0 || next != stepDone {
+					t.Fatal("no answer")
+				}
+			}); n != 0 {
+				t.Errorf("%s %d: %v allocations", name, typ, n)
+			}
+		}
+	}
+}
+
+func TestWithOptions(t *testing.T) {
+	m := new(dns.Msg).SetQuestion("example.test.", dns.TypeA)
+	plain, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := appendError(nil, errorProhibited)
+	if got := withOptions(plain, options); !bytes.Equal(got, plain) {
+		t.Errorf("without OPT: % x", got)
+	}
+	m.SetEdns0(1232, true)
+	msg, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := new(dns.Msg)
+	if err := got.Unpack(withOptions(msg, options)); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := got.IsEdns0().Option[0].(*dns.EDNS0_EDE); !ok || e.InfoCode != errorProhibited {
+		t.Errorf("%v", got)
+	}
+}

@@ -1,0 +1,54 @@
+package zone
+
+import (
+	"bytes"
+	"testing"
+)
+
+// TestWarm: answers are the same with and without, whatever else is in the batch, and when the set changed in between.
+func TestWarm(t *testing.T) {
+	build := func(serial uint32) *Set {
+		a, err := Text("a.example.test", "x"), error(nil)
+		z, err := Build(Config{Origin: "example.test", Serial: serial, TTL: 30, NS: []NameServer{{Name: "ns.other.test"}}, Records: []Record{a}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewSet([]*Zone{z})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	names := []string{"\x01a\x07example\x04test\x00", "\x01A\x07example\x04test\x00", "\x01b\x07example\x04test\x00", "\x07example\x04test\x00", "\x04test\x00", "\x00", "\xff"}
+	var messages [][]byte
+	for _, name := range names {
+		for _, tail := range []string{"\x00\x10\x00\x01", "\x00\x01\x00\x01", "\x00\x10\x00\x03", "\x00\xfc\x00\x01"} {
+			messages = append(messages, []byte("\x00\x07\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"+name+tail))
+		}
+	}
+	old, next := build(1), build(2)
+	for _, set := range []*Set{nil, old, next} {
+		queries, verdicts := make([]Query, len(messages)), make([]Verdict, len(messages))
+		for round := range 2 {
+			for i, msg := range messages {
+				verdicts[i] = Parse(msg, &queries[i])
+			}
+			if round == 0 {
+				old.Warm(queries, verdicts)
+			} else {
+				set.Warm(queries, verdicts)
+			}
+			for i, msg := range messages {
+				var q Query
+				if Parse(msg, &q) != Ask {
+					continue
+				}
+				r := Reply{Max: MaxUDP}
+				want, outcome := set.Answer(nil, &q, &r)
+				if got, same := set.Answer(nil, &queries[i], &r); !bytes.Equal(got, want) || same != outcome {
+					t.Errorf("% x: % x, want % x", msg, got, want)
+				}
+			}
+		}
+	}
+}
