@@ -90,7 +90,7 @@ generate: ## Generate Go, gRPC, REST, OpenAPI, JSON Schema and the manifest refe
 	go run ./internal/spec/schemagen .
 
 .PHONY: bench
-bench: bench-agent bench-boot bench-raft bench-launch ## Run every benchmark
+bench: bench-agent bench-boot bench-raft bench-launch bench-dns ## Run every benchmark
 
 .PHONY: bench-boot
 bench-boot: prerequisites build ## Time from apply to a ready and proven pool, beside a shell script (root)
@@ -109,6 +109,10 @@ bench-converge: prerequisites build ## Measure converging beside Puppet, Ansible
 .PHONY: bench-raft
 bench-raft: ## Measure the log stores, committed writes per second and failover
 	@tools/bench-raft
+
+.PHONY: bench-dns
+bench-dns: prerequisites build ## Measure the DNS server beside NSD, Knot and CoreDNS, and how soon changes are answered (root, long)
+	@tools/bench-dns/run
 
 .PHONY: bench-launch
 bench-launch: ## Measure launches against EC2's token buckets, and the polling of many machines, on a simulated cloud

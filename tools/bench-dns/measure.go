@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"time"
+)
+
+// table holds what was measured, by server, a value for each round.
+type table struct {
+	name string
+	// second is answers in a second, work answers in a second of the server's CPU, p99 in milliseconds.
+	second, work, p99 map[string][]float64
+}
+
+func newTable(name string) *table {
+	return &table{name: name, second: map[string][]float64{}, work: map[string][]float64{}, p99: map[string][]float64{}}
+}
+
+// throughput loads the servers in turn, each round beginning with the next one, with as much as they take.
+func (b bench) throughput(t *table, all []*server, queries []query, cpu int) error {
+	for round := range b.rounds {
+		for i := range all {
+			s := all[(round+i)%len(all)]
+			before := s.process.cpu()
+			o, err := b.send(s, load{queries: queries, length: b.length, cpu: cpu})
+			used := s.process.cpu() - before
+			if err != nil {
+				return err
+			}
+			if o.lost > o.answered/100 {
+				fmt.Printf("  %s did not answer %d of %d queries\n", s.name, o.lost, o.lost+o.answered)
+			}
+			t.second[s.name] = append(t.second[s.name], o.perSecond())
+			t.work[s.name] = append(t.work[s.name], float64(o.answered)/max(used, tick).Seconds())
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.work)) {
+		fmt.Printf("  %-12s %9.0f a second %9.0f a CPU second\n", name, median(t.second[name]), median(t.work[name]))
+	}
+	return nil
+}
+
+// latency loads each server with half of what it has answered before.
+func (b bench) latency(t *table, all []*server, queries []query) error {
+	for round := range b.rounds {
+		for i := range all {
+			s := all[(round+i)%len(all)]
+			rate := median(t.second[s.name]) / 2
+			o, err := b.send(s, load{queries: queries, length: b.length, rate: rate, cpu: b.loadCPU})
+			if err != nil {
+				return err
+			}
+			t.p99[s.name] = append(t.p99[s.name], o.latency.quantile(0.99).Seconds()*1000)
+			if round == b.rounds/2 {
+				fmt.Printf("  %-12s at %6.0f a second: 50%% %.3f ms, 99%% %.3f ms, 99.9%% %.3f ms, lost %d\n", s.name, rate,
+					o.latency.quantile(0.5).Seconds()*1000, o.latency.quantile(0.99).Seconds()*1000, o.latency.quantile(0.999).Seconds()*1000, o.lost)
+			}
+		}
+	}
+	for _, s := range all {
+		result(t.name+"_p99_"+s.name, median(t.p99[s.name]), "ms", none, 0)
+	}
+	// Each round on its own: what disturbs the host disturbs both.
+	result(t.name+"_p99_vs_better_peer", median(perRound(t.p99["provisionr"], slices.Min[[]float64], t.p99["nsd"], t.p99["knot"])), "x", atMost, 1)
+	return nil
+}
+
+// send sends a load to a server, again where nothing is answered.
+func (b bench) send(s *server, l load) (o *outcome, err error) {
+	l.port, l.sample = s.port, min(s.sample, cmp.Or(l.sample, s.sample))
+	for range 5 {
+		if o, err = l.run(); !errors.Is(err, errSilent) || b.ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	return o, b.ctx.Err()
+}
+
+// memory reports how much larger the servers are with the names than without.
+func (b bench) memory(t *table, all []*server, empty map[string]int) error {
+	b.pause(settle)
+	grown := map[string]float64{}
+	for _, s := range all {
+		size, err := s.memory()
+		if err = errors.Join(err, b.ctx.Err()); err != nil {
+			return err
+		}
+		if before, ok := empty[s.name]; ok {
+			grown[s.name] = float64(size-before) / 1e6
+			fmt.Printf("  %-12s %.1f MB empty, %.1f MB with the names\n", s.name, float64(before)/1e6, float64(size)/1e6)
+			result(t.name+"_memory_"+s.name, grown[s.name], "MB", none, 0)
+		}
+	}
+	goal := atMost
+	if b.hosts < 100000 {
+		goal = none
+	}
+	result(t.name+"_memory_vs_knot", grown["provisionr"]/grown["knot"], "x", goal, 0.5)
+	return nil
+}
+
+// report prints what our server is in comparison.
+func (t *table) report(pinned bool) {
+	peer, limit, core := none, none, none
+	wanted := map[string][2]float64{"dns_10k": {1.3, 0.92}, "dns_100k": {1.35, 0.85}}[t.name]
+	if pinned && wanted[0] > 0 {
+		peer, limit, core = atLeast, atLeast, atLeast
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.work)) {
+		result(t.name+"_rate_"+name, median(t.second[name]), "queries/s", none, 0)
+		result(t.name+"_work_"+name, median(t.work[name]), "queries/CPU-s", none, 0)
+	}
+	for _, of := range []struct {
+		what   string
+		values map[string][]float64
+	}{{"work", t.work}, {"rate", t.second}} {
+		ours := of.values["provisionr"]
+		name := t.name + "_" + of.what + "_vs_"
+		result(name+"better_peer", median(perRound(ours, slices.Max[[]float64], of.values["nsd"], of.values["knot"])), "x", peer, wanted[0])
+		result(name+"echo", median(perRound(ours, slices.Max[[]float64], of.values["echo"])), "x", limit, wanted[1])
+		if slow := of.values["coredns"]; slow != nil {
+			result(name+"coredns", median(perRound(ours, slices.Max[[]float64], slow)), "x", core, 8)
+		}
+		// The goals are of the server's work; how many a second depends on who waits for whom.
+		peer, limit, core = none, none, none
+	}
+}
+
+// perRound divides our values by those of others, of which pick says which one of a round.
+func perRound(ours []float64, pick func([]float64) float64, others ...[]float64) []float64 {
+	ratios := make([]float64, len(ours))
+	for round, v := range ours {
+		var beside []float64
+		for _, o := range others {
+			beside = append(beside, o[round])
+		}
+		ratios[round] = v / pick(beside)
+	}
+	return ratios
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}
+
+type goal int
+
+const (
+	none goal = iota
+	atLeast
+	atMost
+)
+
+// result prints a figure for those who compare runs.
+func result(name string, value float64, unit string, g goal, wanted float64) {
+	target, verdict := fmt.Sprint(wanted), "ok"
+	switch {
+	case g == none:
+		target = "none"
+	case g == atLeast && !(value >= wanted), g == atMost && !(value <= wanted):
+		verdict = "short"
+	}
+	digits := 3
+	if value >= 100 {
+		digits = 0
+	}
+	fmt.Printf("RESULT %s %.*f %s goal %s %s\n", name, digits, value, unit, target, verdict)
+}
+
+// ask sends a query and returns the answer.
+func ask(port int, packet []byte) ([]byte, error) {
+	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(packet); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 1500)
+	n, err := conn.Read(answer)
+	return answer[:n], err
+}
