@@ -63,7 +63,7 @@ test-race: ## Run the concurrent packages under the race detector
 
 .PHONY: test-machine
 test-machine: build ## Run the tests that boot real machines (root)
-	go test -count=1 -tags machine -timeout 60m -p 1 ./agent/resource/pkg ./server/provider/local ./server/provider/qemu/... ./e2e
+	go test -count=1 -tags machine -timeout 60m -p 1 ./dnsserver/interop ./agent/resource/pkg ./server/provider/local ./server/provider/qemu/... ./e2e
 
 .PHONY: test-power
 test-power: build ## Take the power from a virtual machine while packages are installed (root, long)

@@ -21,7 +21,13 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 		configs[origin] = &zone.Config{Origin: origin, TTL: replicaTTL, Partial: true}
 	}
 	add := func(r zone.Record) {
-		if c := configs[originOf(configs, r.Name)]; c != nil {
+		c := configs[originOf(configs, r.Name)]
+		if c == nil && r.Type == zone.TypePTR {
+			// The range is part of somebody else's reverse zone (RFC 2317): of that, only this name is ours.
+			c = &zone.Config{Origin: r.Name, TTL: replicaTTL, Partial: true}
+			configs[r.Name] = c
+		}
+		if c != nil {
 			c.Records = append(c.Records, r)
 		}
 	}

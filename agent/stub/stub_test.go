@@ -139,7 +139,9 @@ func set(t *testing.T, s *Stub, servers ...*server) {
 				{Name: "zk-2", Fqdn: "zk-2.p.internal", Index: 2, Address: "10.88.0.3", MachineId: "m-2"},
 				{Name: "zk-3", Fqdn: "zk-3.p.internal", Index: 3},
 			},
-			"web": {{Name: "web-1", Fqdn: "web-1.p.internal", Index: 1, Address: "10.88.0.9", MachineId: "m-3", Ready: true}},
+			// In a range whose reverse zone is not the cluster's.
+			"edge": {{Name: "edge-1", Fqdn: "edge-1.p.internal", Index: 1, Address: "10.99.0.66", MachineId: "m-4", Ready: true}},
+			"web":  {{Name: "web-1", Fqdn: "web-1.p.internal", Index: 1, Address: "10.88.0.9", MachineId: "m-3", Ready: true}},
 		},
 	})
 	if err != nil {
@@ -188,6 +190,8 @@ func TestStub(t *testing.T) {
 		{"rest of the zone", "db-1.p.internal", dns.TypeA, "NOERROR 192.0.2.1", cluster},
 		{"rest of the reverse zone", "77.0.88.10.in-addr.arpa", dns.TypeA, "NOERROR 192.0.2.1", cluster},
 		{"elsewhere", "example.com", dns.TypeA, "NOERROR 192.0.2.2", upstream},
+		{"back from somebody else's reverse zone", "66.0.99.10.in-addr.arpa", dns.TypePTR, "NOERROR edge-1.p.internal.", nil},
+		{"the neighbour there", "67.0.99.10.in-addr.arpa", dns.TypePTR, "NOERROR 192.0.2.2", upstream},
 		{"other reverse zone", "1.1.88.10.in-addr.arpa", dns.TypeA, "NOERROR 192.0.2.2", upstream},
 	}
 	for _, tt := range tests {
