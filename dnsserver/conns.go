@@ -9,22 +9,25 @@ import (
 type conns struct {
 	max int
 
-	mu   sync.Mutex
-	open int
-	// of counts those of unknown sources, each of which may have a quarter of all.
-	of map[netip.Addr]int
+	mu sync.Mutex
+	// open counts all, unknown those of unknown sources, which leave a quarter to known ones.
+	open, unknown int
+	// of counts those of each network of unknown sources, which may have a quarter of all.
+	of map[netip.Prefix]int
 }
 
 // add reports whether one more connection of a source may be open, and counts it.
 func (c *conns) add(from netip.Addr, known bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open >= c.max || !known && c.of[from] >= max(c.max/4, 1) {
+	net := networkOf(from)
+	if c.open >= c.max || !known && (c.unknown >= c.max-c.max/4 || c.of[net] >= max(c.max/4, 1)) {
 		return false
 	}
 	c.open++
 	if !known {
-		c.of[from]++
+		c.unknown++
+		c.of[net]++
 	}
 	return true
 }
@@ -37,8 +40,10 @@ func (c *conns) remove(from netip.Addr, known bool) {
 	if known {
 		return
 	}
-	if c.of[from]--; c.of[from] == 0 {
-		delete(c.of, from)
+	net := networkOf(from)
+	c.unknown--
+	if c.of[net]--; c.of[net] == 0 {
+		delete(c.of, net)
 	}
 }
 
@@ -46,5 +51,5 @@ func (c *conns) remove(from netip.Addr, known bool) {
 func (c *conns) scarce() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.max >= 4 && c.open > c.max/4*3
+	return c.max >= 4 && c.open >= c.max-c.max/4
 }

@@ -12,7 +12,7 @@
 // and a bounded number of answers a second to each network (limit.go), unless they prove by a cookie (cookie.go,
 // RFC 7873, RFC 9018) that they are where they say.
 //
-// Bounds: TCP connections, in all and of one unknown source, their idle time and the time that a client has to read an
+// Bounds: TCP connections, in all, of unknown sources and of one network of these, their idle time and the time that a client has to read an
 // answer, queries that wait, the size of queries. What exceeds them is closed, dropped or answered FORMERR, as DNS
 // clients expect; nothing waits for ever.
 package dnsserver

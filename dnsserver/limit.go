@@ -108,15 +108,31 @@ func (l *limiter) count(entry *atomic.Uint64, word, head uint64) permit {
 	return permitNone
 }
 
+// The networks that one who asks is taken to have, in bits: what counts for one of its addresses counts for all.
+const (
+	network4 = 24
+	network6 = 56
+)
+
+// networkOf returns the network of a source.
+func networkOf(source netip.Addr) netip.Prefix {
+	size := network6
+	if source.Is4() {
+		size = network4
+	}
+	prefix, _ := source.Prefix(size) // The sizes are right for the families.
+	return prefix
+}
+
 func (l *limiter) hash(client netip.Addr, k kind) uint64 {
 	var key [9]byte
 	if client.Is4() {
 		addr := client.As4()
-		copy(key[:3], addr[:3])
+		copy(key[:network4/8], addr[:])
 		key[7] = 4
 	} else {
 		addr := client.As16()
-		copy(key[:7], addr[:7])
+		copy(key[:network6/8], addr[:])
 	}
 	key[8] = byte(k)
 	return maphash.Bytes(l.seed, key[:])

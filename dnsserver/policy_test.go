@@ -253,13 +253,16 @@ func learn(t *testing.T, s *dnsserver.Server) string {
 // TestSpecial: transfers get as many messages as they like over TCP, one of bounded size over UDP.
 func TestSpecial(t *testing.T) {
 	tooLarge := make(chan error, 1)
-	special := func(_ context.Context, from netip.AddrPort, query []byte, tcp bool, send func([]byte) error) error {
+	special := func(_ context.Context, from netip.AddrPort, query []byte, tcp bool, options []byte, send func([]byte) error) error {
 		if !from.Addr().IsLoopback() {
 			t.Errorf("from %s", from)
 		}
 		m := new(dns.Msg)
 		if err := m.Unpack(query); err != nil {
 			return err
+		}
+		if len(options) == 0 {
+			t.Error("no options for the answer")
 		}
 		small, err := new(dns.Msg).SetReply(m).Pack()
 		if err != nil {
@@ -274,14 +277,15 @@ func TestSpecial(t *testing.T) {
 		}
 		return errors.Join(send(small), send(small), send(small))
 	}
-	s := start(t, dnsserver.Config{Special: special}, zoneWith(t, 1, 1))
-	if r := ask(t, s, question("example.test", dns.TypeIXFR)); r.Rcode != dns.RcodeSuccess {
+	s := start(t, dnsserver.Config{Special: special, Cookies: twoSecrets}, zoneWith(t, 1, 1))
+	ours := cookie("0011223344556677")
+	if r := ask(t, s, question("example.test", dns.TypeIXFR, ours)); r.Rcode != dns.RcodeSuccess {
 		t.Error(r)
 	}
 	if err := <-tooLarge; !errors.Is(err, dnsserver.ErrTooLarge) {
 		t.Errorf("1233 octets over udp: %v", err)
 	}
-	notify := question("example.test", dns.TypeSOA)
+	notify := question("example.test", dns.TypeSOA, ours)
 	notify.Opcode = dns.OpcodeNotify
 	if r := ask(t, s, notify); r.Rcode != dns.RcodeSuccess || r.Opcode != dns.OpcodeNotify {
 		t.Error(r)

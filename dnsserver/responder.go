@@ -62,10 +62,10 @@ func (r *responder) respond(dst []byte, query *zone.Query, verdict zone.Verdict,
 		return r.fail(dst, zone.FormatError, from), stepDone
 	case verdict == zone.Fail:
 		return r.fail(dst, r.failure(genuine), from), stepDone
-	case verdict == zone.Special:
-		return r.special(dst, from)
 	case r.set == nil:
 		return r.explain(dst, zone.ServerFailure, errorNotReady, from), stepDone
+	case verdict == zone.Special:
+		return r.special(dst, from)
 	}
 	start := len(dst)
 	dst, outcome := r.set.Answer(dst, r.query, &r.reply)
@@ -106,7 +106,7 @@ func (r *responder) meet(from netip.Addr) (genuine bool) {
 	if genuine {
 		r.tally[statCookies]++
 	}
-	r.trusted = r.tcp || genuine || r.s.cfg.Known == nil || r.s.cfg.Known(from)
+	r.trusted = r.tcp || genuine || r.s.known(from)
 	switch {
 	case r.tcp:
 		r.reply.Max = zone.MaxMessage
@@ -164,8 +164,14 @@ func (r *responder) special(dst []byte, from netip.Addr) ([]byte, step) {
 	return r.explain(dst, zone.Refused, errorProhibited, from), stepDone
 }
 
+// online is for what has to be signed first. That costs so much that who is no known source gets only so many of it, even
+// where it is where it says.
 func (r *responder) online(dst []byte, from netip.Addr) ([]byte, step) {
 	if r.s.cfg.Online == nil {
+		return r.fail(dst, zone.ServerFailure, from), stepDone
+	}
+	if r.trusted && !r.s.known(from) && r.s.limiter.take(from, kindSlow, r.unix) != permitAnswer {
+		r.tally[statLimited]++
 		return r.fail(dst, zone.ServerFailure, from), stepDone
 	}
 	return r.slow(dst, stepOnline, from)

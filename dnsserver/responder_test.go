@@ -2,14 +2,18 @@ package dnsserver
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/provisionr/provisionr/dnsserver/zone"
@@ -160,6 +164,93 @@ func TestRespondAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestNotReady: before there are zones, nothing is told of them, to secondaries neither.
+func TestNotReady(t *testing.T) {
+	s := strict(t, 0)
+	s.cfg.Special = func(context.Context, netip.AddrPort, []byte, bool, []byte, func([]byte) error) error { return nil }
+	s.set.Store(nil)
+	r := responder{s: s}
+	for _, typ := range []uint16{dns.TypeA, dns.TypeAXFR, dns.TypeIXFR} {
+		m := new(dns.Msg).SetQuestion("example.test.", typ)
+		m.SetEdns0(1232, false)
+		msg, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := new(dns.Msg)
+		if err := got.Unpack(respondTo(&r, msg, netip.MustParseAddr("192.0.2.1"))); err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := got.IsEdns0().Option[0].(*dns.EDNS0_EDE); got.Rcode != dns.RcodeServerFailure || !ok || e.InfoCode != errorNotReady {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
+// TestReaderHoldsNoZones: a reader that waits keeps no zones alive, whatever it answered last.
+func TestReaderHoldsNoZones(t *testing.T) {
+	r := reader{responder: responder{s: strict(t, 0)}, batch: newBatch(false)}
+	m := new(dns.Msg).SetQuestion("h-1.example.test.", dns.TypeA)
+	for i := range 2 {
+		msg, err := m.PackBuffer(r.batch.in[i*stride : (i+1)*stride])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.batch.received[i].n = uint32(len(msg))
+		r.batch.names[i].Family = unix.AF_INET
+	}
+	r.batch.received[1].hdr.Flags = unix.MSG_TRUNC
+	zones := weak.Make(r.s.set.Load())
+	r.answer(t.Context(), 2)
+	if r.batch.queued != 2 || r.tally[statPositive] != 1 {
+		t.Errorf("%d answers", r.batch.queued)
+	}
+	r.s.set.Store(nil)
+	runtime.GC()
+	if zones.Value() != nil {
+		t.Error("the zones of before are still held")
+	}
+	runtime.KeepAlive(&r)
+}
+
+// TestSigningIsLimited: who is no known source has only so many answers signed, also where it is where it says.
+func TestSigningIsLimited(t *testing.T) {
+	s := strict(t, 3)
+	z, err := zone.Build(zone.Config{Origin: "signed.test", Serial: 1, TTL: 30, Mode: zone.Online, NS: []zone.NameServer{{Name: "ns.other.test"}}})
+	if err == nil {
+		err = s.Set([]*zone.Zone{z})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Online = func(context.Context, *zone.Set, []byte, bool) []byte { return nil }
+	m := new(dns.Msg).SetQuestion("signed.test.", dns.TypeSOA)
+	m.SetEdns0(1232, true)
+	msg, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := netip.MustParseAddr("192.0.2.1")
+	for _, known := range []bool{false, true} {
+		s.cfg.Known = func(netip.Addr) bool { return known }
+		r := responder{s: s, tcp: true}
+		r.refresh(time.Unix(1_700_000_000, 0))
+		signed, failed := 0, 0
+		for range 6 {
+			var q zone.Query
+			answer, next := r.respond(nil, &q, zone.Parse(msg, &q), false, from)
+			if next == stepOnline {
+				signed++
+			} else if zone.Rcode(answer[3]&0xf) == zone.ServerFailure {
+				failed++
+			}
+		}
+		if want := map[bool]int{false: 3, true: 6}[known]; signed != want || failed != 6-want {
+			t.Errorf("known %v: %d signed, %d failed", known, signed, failed)
+		}
+	}
+}
+
 func TestWithOptions(t *testing.T) {
 	m := new(dns.Msg).SetQuestion("example.test.", dns.TypeA)
 	plain, err := m.Pack()
@@ -167,7 +258,7 @@ func TestWithOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := appendError(nil, errorProhibited)
-	if got := withOptions(plain, options); !bytes.Equal(got, plain) {
+	if got := zone.WithOptions(plain, options); !bytes.Equal(got, plain) {
 		t.Errorf("without OPT: % x", got)
 	}
 	m.SetEdns0(1232, true)
@@ -176,7 +267,7 @@ func TestWithOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := new(dns.Msg)
-	if err := got.Unpack(withOptions(msg, options)); err != nil {
+	if err := got.Unpack(zone.WithOptions(msg, options)); err != nil {
 		t.Fatal(err)
 	}
 	if e, ok := got.IsEdns0().Option[0].(*dns.EDNS0_EDE); !ok || e.InfoCode != errorProhibited {

@@ -25,8 +25,8 @@ type Config struct {
 	Addrs []netip.AddrPort
 	// Logger is required.
 	Logger *slog.Logger
-	// MaxConns bounds the TCP connections; further ones are closed at once. Zero means 256. One unknown source may have a
-	// quarter of them.
+	// MaxConns bounds the TCP connections; further ones are closed at once. Zero means 256. One unknown IPv4 /24 or IPv6
+	// /56 may have a quarter of them, and all unknown sources together three quarters.
 	MaxConns int
 	// IdleTimeout closes a TCP connection without a complete query, or whose client does not read. Zero means 10 s
 	// (RFC 7766 section 6.2.3). When three quarters of the connections are taken it is a quarter of that.
@@ -42,8 +42,8 @@ type Config struct {
 	// query, by many goroutines. Nil means that all are.
 	Known func(netip.Addr) bool
 	// RateLimit is how many answers of one kind (positive, NODATA, NXDOMAIN, errors, expensive) an unknown IPv4 /24 or
-	// IPv6 /56 gets in a second over UDP. Of those beyond it every second is truncated, the others are not sent. Zero
-	// means no limit.
+	// IPv6 /56 gets in a second over UDP. Of those beyond it every second is truncated, the others are not sent. With a
+	// cookie and over TCP only what Online signs counts; beyond the limit it is SERVFAIL. Zero means no limit.
 	RateLimit int
 	// Cookies returns the secret of server cookies (RFC 7873, RFC 9018) and the one before, which is still accepted. All
 	// servers of a zone should have the same. It is called for every batch of queries. Nil, or zero secrets, mean that
@@ -54,10 +54,10 @@ type Config struct {
 	// silent; ctx ends with the server. Nil means REFUSED.
 	Fallback func(ctx context.Context, query []byte, tcp bool) []byte
 	// Special answers what is more than a question: AXFR, IXFR, NOTIFY and what is signed with TSIG. It calls send with
-	// each message. Over UDP there is one, of at most as many octets as the source may get, else send returns
+	// each message; the options belong into the OPT record of the first, where it has one. Over UDP there is one, of at most as many octets as the source may get, else send returns
 	// [ErrTooLarge]; over TCP send returns an error when the client does not read. An error of Special closes a TCP
 	// connection. Nil means REFUSED, and NOTIMP to NOTIFY.
-	Special func(ctx context.Context, from netip.AddrPort, query []byte, tcp bool, send func(msg []byte) error) error
+	Special func(ctx context.Context, from netip.AddrPort, query []byte, tcp bool, options []byte, send func(msg []byte) error) error
 	// Online answers questions about zones that are signed as they are asked. It returns a message that ends in an OPT
 	// record without options, to which the server adds its own, or nothing to stay silent. Nil means SERVFAIL.
 	Online func(ctx context.Context, set *zone.Set, query []byte, tcp bool) []byte
@@ -98,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 	setDefault(&cfg.Readers, runtime.GOMAXPROCS(0))
 	s := &Server{
 		cfg: cfg, ready: make(chan struct{}), slow: make(chan struct{}, cfg.MaxFallback),
-		conns: conns{max: cfg.MaxConns, of: map[netip.Addr]int{}}, counters: make([]counters, 1+len(cfg.Addrs)*cfg.Readers),
+		conns: conns{max: cfg.MaxConns, of: map[netip.Prefix]int{}}, counters: make([]counters, 1+len(cfg.Addrs)*cfg.Readers),
 	}
 	if cfg.Known != nil {
 		s.limiter = newLimiter(cfg.RateLimit)
@@ -124,8 +124,11 @@ func (s *Server) Set(zones []*zone.Zone) error {
 	return nil
 }
 
-// Zones returns the zones that are being answered from. The caller must not change them.
-func (s *Server) Zones() []*zone.Zone { return s.set.Load().Zones() }
+// Current returns the zones that are being answered from; nil before the first Set.
+func (s *Server) Current() *zone.Set { return s.set.Load() }
+
+// known reports whether a source's network is one where sources are not forged.
+func (s *Server) known(source netip.Addr) bool { return s.cfg.Known == nil || s.cfg.Known(source) }
 
 // Ready is closed when all listeners are open.
 func (s *Server) Ready() <-chan struct{} { return s.ready }

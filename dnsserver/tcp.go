@@ -41,7 +41,7 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 		}
 		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		known := s.cfg.Known == nil || s.cfg.Known(from.Addr())
+		known := s.known(from.Addr())
 		if !s.conns.add(from.Addr(), known) {
 			s.counters[0].n[statRejected].Add(1)
 			_ = conn.Close()
@@ -98,7 +98,7 @@ func (st *stream) next(ctx context.Context) error {
 	st.refresh(time.Now())
 	start := len(st.out)
 	out, next := st.respond(append(st.out, 0, 0), &st.query, zone.Parse(st.in, &st.query), cut, st.from.Addr())
-	st.out = out
+	st.out, st.set = out, nil // Whoever idles keeps no zones alive that nobody serves any more.
 	if next == stepDone {
 		return st.finish(start)
 	}
@@ -109,9 +109,9 @@ func (st *stream) next(ctx context.Context) error {
 	case stepFallback:
 		return st.send(s.cfg.Fallback(ctx, st.in, true))
 	case stepOnline:
-		return st.send(withOptions(s.cfg.Online(ctx, s.set.Load(), st.in, true), st.reply.Options))
+		return st.send(zone.WithOptions(s.cfg.Online(ctx, s.set.Load(), st.in, true), st.reply.Options))
 	default:
-		return s.cfg.Special(ctx, st.from, st.in, true, st.send)
+		return s.cfg.Special(ctx, st.from, st.in, true, st.reply.Options, st.send)
 	}
 }
 

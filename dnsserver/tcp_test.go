@@ -133,7 +133,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// TestConnectionsOfOneSource: an unknown source may have a quarter of the connections, a known one all.
+// TestConnectionsOfOneSource: an unknown network may have a quarter of the connections, a known source all.
 func TestConnectionsOfOneSource(t *testing.T) {
 	s := start(t, dnsserver.Config{MaxConns: 12, Known: nobody}, zoneWith(t, 1, 1))
 	query := framed(t, question("h-0.example.test", dns.TypeA))
@@ -153,7 +153,7 @@ func TestConnectionsOfOneSource(t *testing.T) {
 			t.Errorf("connection %d: answered %v", i, got)
 		}
 	}
-	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", s.Addr().String())
+	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, 1)}}).Dial("tcp", s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

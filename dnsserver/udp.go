@@ -93,8 +93,10 @@ func pause(ctx context.Context) {
 func (r *reader) answer(ctx context.Context, n int) {
 	r.refresh(time.Now())
 	for i := range n {
-		msg, _ := r.batch.query(i)
-		r.verdicts[i] = zone.Parse(msg, &r.queries[i])
+		msg, cut := r.batch.query(i)
+		if r.verdicts[i] = zone.Parse(msg, &r.queries[i]); cut && r.verdicts[i] == zone.Ask {
+			r.verdicts[i] = zone.Fail // It is not looked up.
+		}
 	}
 	r.set.Warm(r.queries[:n], r.verdicts[:n])
 	for i := range n {
@@ -109,6 +111,7 @@ func (r *reader) answer(ctx context.Context, n int) {
 		p.max, p.options = r.reply.Max, append([]byte(nil), r.reply.Options...)
 		r.later(ctx, p, next)
 	}
+	r.set = nil // A reader that waits keeps no zones alive that nobody serves any more.
 }
 
 // write sends the queued answers from the given one on. It reports whether that is done with; else the socket is full.
@@ -164,7 +167,7 @@ func (r *reader) later(ctx context.Context, p packet, next step) {
 			p.max = zone.MaxMessage
 			_ = send(s.cfg.Fallback(ctx, p.data, false))
 		case stepSpecial:
-			if s.cfg.Special(ctx, p.from, p.data, false, send) != nil {
+			if s.cfg.Special(ctx, p.from, p.data, false, p.options, send) != nil {
 				s.counters[0].n[statUnsent].Add(1)
 			}
 		case stepOnline:
@@ -175,7 +178,7 @@ func (r *reader) later(ctx context.Context, p packet, next step) {
 
 // fit adds the answer's options to a message, or truncates it where it is larger than the source may get.
 func (p *packet) fit(msg []byte) []byte {
-	msg = withOptions(msg, p.options)
+	msg = zone.WithOptions(msg, p.options)
 	if len(msg) <= p.max {
 		return msg
 	}

@@ -187,7 +187,9 @@ func (s *Server) keepRecord(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.node.Sync(ctx, provisionrv1.Consistency_CONSISTENCY_LEADER)
 		if err == nil {
-			s.current.Store(true)
+			if !s.current.Swap(true) {
+				close(s.caughtUp)
+			}
 			if err := s.config.checkNetwork(s.store.Read().Network(localName)); err != nil {
 				return err
 			}

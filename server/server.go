@@ -50,8 +50,9 @@ type Server struct {
 	apiPort, agentPort *merged
 	// begun is the cluster's id before the member belongs to it.
 	begun string
-	// current says that the state has caught up with the cluster since the start.
-	current atomic.Bool
+	// current says that the state has caught up with the cluster since the start; then caughtUp is closed.
+	current  atomic.Bool
+	caughtUp chan struct{}
 	// fatal gets the reason why the member cannot go on.
 	fatal chan error
 }
@@ -78,7 +79,7 @@ func Run(ctx context.Context, c Config) error {
 		return errs.New(errs.Invalid, "cannot start: %s belongs to no cluster", c.DataDir).
 			WithHint("begin one with --bootstrap, or join one with --join TOKEN --join-address HOST:PORT")
 	}
-	s := &Server{config: c, id: id, store: state.New(), fatal: make(chan error, 1)}
+	s := &Server{config: c, id: id, store: state.New(), caughtUp: make(chan struct{}), fatal: make(chan error, 1)}
 	if s.agents, err = boot.OpenAgents(os.DirFS(c.AgentDir)); err != nil {
 		return errs.New(errs.NotFound, "cannot find the agent in %s: %w", c.AgentDir, err).
 			WithHint("build it with `make build`, or name the folder with --agent-dir")

@@ -99,6 +99,7 @@ func refused() []refusal {
 		{"time server", func(p *parts) { p.machine.NtpServers = []string{"a b"} }, "time server"},
 		{"name server without port", func(p *parts) { p.machine.DnsServers = []string{"10.0.0.1"} }, "name server"},
 		{"proxy with a line break", func(p *parts) { p.machine.HttpProxy = "http://a\nb" }, "proxy"},
+		{"member's further address", func(p *parts) { p.chunks[0].Members[0].FurtherAddresses = []string{"fd00::1", "fd00::2%eth0"} }, "further address"},
 		{"member's name", func(p *parts) { p.chunks[0].Members[0].Fqdn = "a b" }, "member"},
 		{"option as package", func(p *parts) { p.pool.Packages[0].Name = "-y" }, "package"},
 		{"relative path", func(p *parts) { p.pool.Files[0].Path = "etc/motd" }, "file path"},

@@ -116,6 +116,11 @@ func (s *State) validateMembers() error {
 			if m.Address != "" && !isAddr(m.Address) || m.VpnAddress != "" && !isAddr(m.VpnAddress) {
 				return invalid("address %q or %q of member %s", m.Address, m.VpnAddress, m.Name)
 			}
+			for _, a := range m.FurtherAddresses {
+				if !isAddr(a) {
+					return invalid("further address %q of member %s", a, m.Name)
+				}
+			}
 		}
 	}
 	return nil

@@ -5,6 +5,6 @@
 // remembers the answers for the time when none of them lives. Every other name goes to the servers that the machine had
 // before.
 //
-// Bounds: 256 queries in flight, 16 of them for one question (so that a loop through another resolver ends), 1024
-// remembered answers of at most 4 KiB. There are no timers while nothing is asked.
+// Bounds: 256 queries in flight, 192 of them to other servers than the cluster's, 16 for one question (so that a loop
+// through another resolver ends), 1024 remembered answers of at most 4 KiB. There are no timers while nothing is asked.
 package stub

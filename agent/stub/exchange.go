@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
 const headerSize = 12
 
-// maxAnswer is the largest answer over UDP that is read, in octets.
+// maxAnswer is the largest answer over UDP that is given on, in octets.
 const maxAnswer = 4096
 
 var errAnswer = errors.New("the answer is not one to the question")
@@ -50,16 +52,30 @@ func exchangeUDP(conn net.Conn, query []byte, question int) ([]byte, error) {
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, maxAnswer)
+	buf := make([]byte, maxAnswer+1)
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
 			return nil, err
 		}
-		if answers(buf[:n], query, question) {
-			return slices.Clone(buf[:n]), nil
+		if !answers(buf[:n], query, question) {
+			continue
 		}
+		if n > maxAnswer {
+			return cut(buf[:n], query), nil
+		}
+		return slices.Clone(buf[:n]), nil
 	}
+}
+
+// cut makes an answer to a query that says that another is too large for UDP. It keeps that one's AA and RA: with neither,
+// and no records, it would be a referral to some resolvers.
+func cut(answer, query []byte) []byte {
+	const aa, tc, ra = 0x04, 0x02, 0x80
+	out := zone.Failure(nil, query, zone.Success)
+	out[2] |= answer[2]&aa | tc
+	out[3] |= answer[3] & ra
+	return out
 }
 
 func exchangeTCP(conn net.Conn, query []byte, question int) ([]byte, error) {

@@ -17,6 +17,9 @@ const (
 	maxServers = 5
 	// maxAlike is how many queries with one question may be in flight.
 	maxAlike = 16
+	// maxUpstream is how many queries may wait for upstreams. It leaves room for those about the cluster's names among the
+	// 256 of [dnsserver.Config.MaxFallback].
+	maxUpstream = 192
 	// staleTTL is the TTL of remembered answers, in seconds (RFC 8767 section 5).
 	staleTTL = 30
 )
@@ -35,7 +38,11 @@ func (s *Stub) forward(ctx context.Context, query []byte, tcp bool) []byte {
 	if len(upstreams) == 0 {
 		return zone.Failure(nil, query, zone.Refused)
 	}
-	answer := s.calls.do(query, key, tcp, func() []byte { return try(ctx, upstreams, query, question, tcp, s.cfg.UpstreamTimeout) })
+	defer s.upstream.Add(-1)
+	if s.upstream.Add(1) > maxUpstream {
+		return zone.Failure(nil, query, zone.ServerFailure)
+	}
+	answer, _ := s.calls.do(query, key, tcp, func() []byte { return try(ctx, upstreams, query, question, tcp, s.cfg.UpstreamTimeout) })
 	if answer == nil {
 		return zone.Failure(nil, query, zone.ServerFailure)
 	}
@@ -44,30 +51,41 @@ func (s *Stub) forward(ctx context.Context, query []byte, tcp bool) []byte {
 
 // askServers asks the cluster's servers, and falls back on what they once answered.
 func (s *Stub) askServers(ctx context.Context, servers []netip.AddrPort, query []byte, key string, question int, tcp bool) []byte {
-	if tcp {
-		key += "tcp" // An answer over TCP may be too large for UDP.
-	}
 	if time.Now().UnixNano() < s.down.Load() {
-		if answer := s.stale.get(key); answer != nil {
-			return readdress(answer, query, question)
+		if answer := s.remembered(query, key, question, tcp); answer != nil {
+			return answer
 		}
 	}
-	answer := s.calls.do(query, key, tcp, func() []byte { return try(ctx, servers, query, question, tcp, s.cfg.ServerTimeout) })
+	answer, asked := s.calls.do(query, key, tcp, func() []byte { return try(ctx, servers, query, question, tcp, s.cfg.ServerTimeout) })
 	switch {
-	case answer == nil:
-		s.down.Store(time.Now().Add(restDown).UnixNano())
-	case conclusive(answer):
+	case answer != nil && conclusive(answer):
 		s.down.Store(0)
 		s.stale.put(key, answer)
 		return readdress(answer, query, question)
+	case answer == nil && asked && ctx.Err() == nil:
+		s.down.Store(time.Now().Add(restDown).UnixNano())
 	}
-	if remembered := s.stale.get(key); remembered != nil {
-		return readdress(remembered, query, question)
+	if remembered := s.remembered(query, key, question, tcp); remembered != nil {
+		return remembered
 	}
 	if answer != nil {
 		return readdress(answer, query, question)
 	}
 	return zone.Failure(nil, query, zone.ServerFailure)
+}
+
+// remembered answers with what the servers once answered, or returns nil. What was remembered may have come over TCP, or
+// for another client: where it is larger than this one takes over UDP, it is to be asked for over TCP.
+func (s *Stub) remembered(query []byte, key string, question int, tcp bool) []byte {
+	answer := s.stale.get(key)
+	if answer == nil {
+		return nil
+	}
+	var q zone.Query
+	if zone.Parse(query, &q); !tcp && len(answer) > q.Size() {
+		return cut(answer, query)
+	}
+	return readdress(answer, query, question)
 }
 
 // try asks servers one after the other until one has a conclusive answer. Else it returns the last answer, or nil.
@@ -113,10 +131,10 @@ type call struct {
 	answer []byte
 }
 
-// do returns what ask returns, to all who ask alike meanwhile. It returns nil where too many ask nearly alike: a
-// question that comes back through another resolver ends here.
-func (c *calls) do(query []byte, key string, tcp bool, ask func() []byte) []byte {
-	alike := string(query[2:])
+// do returns what ask returns, to all who ask alike meanwhile. Where too many ask nearly alike, nobody is asked: a question
+// that comes back through another resolver ends here. The key is that of [zone.Key].
+func (c *calls) do(query []byte, key string, tcp bool, ask func() []byte) (answer []byte, asked bool) {
+	alike, name := string(query[2:]), key[:len(key)-1]
 	if tcp {
 		alike += "tcp"
 	}
@@ -124,25 +142,25 @@ func (c *calls) do(query []byte, key string, tcp bool, ask func() []byte) []byte
 	if running := c.running[alike]; running != nil {
 		c.mu.Unlock()
 		<-running.done
-		return running.answer
+		return running.answer, true
 	}
-	if c.questions[key] >= maxAlike {
+	if c.questions[name] >= maxAlike {
 		c.mu.Unlock()
-		return nil
+		return nil, false
 	}
 	own := &call{done: make(chan struct{})}
 	c.running[alike] = own
-	c.questions[key]++
+	c.questions[name]++
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.running, alike)
-		if c.questions[key]--; c.questions[key] == 0 {
-			delete(c.questions, key)
+		if c.questions[name]--; c.questions[name] == 0 {
+			delete(c.questions, name)
 		}
 		close(own.done)
 	}()
 	own.answer = ask()
-	return own.answer
+	return own.answer, true
 }

@@ -1,6 +1,7 @@
 package stub
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -35,13 +36,11 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 	pointers := map[netip.Addr]bool{}
 	for _, pool := range slices.Sorted(maps.Keys(state.Members)) {
 		for _, m := range state.Members[pool] {
-			addr, err := netip.ParseAddr(m.GetAddress())
-			if err != nil {
-				continue
-			}
-			addr = addr.Unmap()
-			add(zone.Address(m.GetFqdn(), addr))
-			if !pointers[addr] {
+			for _, addr := range addresses(m) {
+				add(zone.Address(m.GetFqdn(), addr))
+				if pointers[addr] {
+					continue
+				}
 				pointers[addr] = true
 				r, err := zone.Named(strings.TrimSuffix(zone.ReverseName(addr), "."), zone.TypePTR, m.GetFqdn())
 				if err != nil {
@@ -49,10 +48,17 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 				}
 				add(r)
 			}
-			if m.GetReady() {
-				for _, alias := range aliases(state, pool, m) {
-					add(zone.Address(alias, addr))
+		}
+		ready := readyOf(state.Members[pool])
+		for _, name := range aliases(state, pool, ready) {
+			for _, r := range zone.Shared(name, func(yield func([]netip.Addr) bool) {
+				for _, m := range ready {
+					if !yield(addresses(m)) {
+						return
+					}
 				}
+			}) {
+				add(r)
 			}
 		}
 	}
@@ -69,10 +75,33 @@ func replica(state *desired.State) ([]*zone.Zone, error) {
 	return zones, nil
 }
 
-// aliases returns the names that a ready member shares with its pool. Those beside the pool's own name are known for the
+// addresses returns those of a member, each once.
+func addresses(m *agentv1.Member) []netip.Addr {
+	var addrs []netip.Addr
+	for _, text := range slices.Concat([]string{m.GetAddress()}, m.GetFurtherAddresses()) {
+		if addr, err := netip.ParseAddr(text); err == nil && !slices.Contains(addrs, addr.Unmap()) {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
+
+// readyOf returns the ready ones of a pool's members in order of rank, as the servers have them.
+func readyOf(members []*agentv1.Member) []*agentv1.Member {
+	ready := slices.DeleteFunc(slices.Clone(members), func(m *agentv1.Member) bool { return !m.GetReady() })
+	slices.SortFunc(ready, func(a, b *agentv1.Member) int {
+		return cmp.Or(cmp.Compare(zone.Rank(a.GetName()), zone.Rank(b.GetName())), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return ready
+}
+
+// aliases returns the names that the ready members of a pool share. Those beside the pool's own name are known for the
 // machine's own pool only; the servers know the others.
-func aliases(state *desired.State, pool string, m *agentv1.Member) []string {
-	_, domain, ok := strings.Cut(m.GetFqdn(), ".")
+func aliases(state *desired.State, pool string, ready []*agentv1.Member) []string {
+	if len(ready) == 0 {
+		return nil
+	}
+	_, domain, ok := strings.Cut(ready[0].GetFqdn(), ".")
 	if !ok {
 		return nil
 	}

@@ -42,6 +42,8 @@ type Stub struct {
 	calls calls
 	// down is when, in nanoseconds since 1970, servers that did not answer are worth waiting for again.
 	down atomic.Int64
+	// upstream is how many queries wait for upstreams.
+	upstream atomic.Int64
 
 	mu     sync.Mutex
 	server *dnsserver.Server

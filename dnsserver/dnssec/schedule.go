@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-// Times of pre-made signatures. The signing time of a zone is replicated state: every server must sign with the same.
+// Times of pre-made signatures. The signing time of a zone is replicated state: every server must sign with the same. It
+// should move every [Tick]: then a signature is valid for at least Lifetime - Interval (10 days) when it is replaced, which is
+// longer than the time after which a secondary that lost us stops to answer (the SOA's expire). As long as it moves at least
+// every [Interval], that is Lifetime - 2*Interval (6 days).
 const (
 	// Tick is the step of the signing time: smaller differences make no difference.
 	Tick = time.Hour
@@ -18,12 +21,6 @@ const (
 
 	turns = 96
 )
-
-// Due reports whether the signing time of a zone should move to now: whether it is a tick or more behind. Moving it later
-// is safe too: as long as it moves at least every [Interval], every signature is valid for at least Lifetime - 2*Interval
-// (6 days) when it is replaced; if it moves every Tick, for Lifetime - Interval (10 days), which is longer than the time
-// after which a secondary that lost us stops to answer (the SOA's expire).
-func Due(signed, now time.Time) bool { return tickOf(now) > tickOf(signed) }
 
 func tickOf(t time.Time) int64 { return t.Unix() / int64(Tick/time.Second) }
 

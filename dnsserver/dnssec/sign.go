@@ -21,12 +21,12 @@ const (
 	progressStep = 2048
 )
 
-// signAll makes the changes of all names, by as many processors as are of use.
+// signAll makes the changes of all names, by as many processors as are of use. A long run leaves half of them to others.
 func (r *run) signAll(ctx context.Context, names []*name) ([]zone.Change, error) {
 	changes := make([]zone.Change, len(names))
 	var next, done atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(runtime.GOMAXPROCS(0), 1+len(names)/perWorker) {
+	for range workers(len(names)) {
 		group.Go(func() error {
 			for {
 				i := int(next.Add(1)) - 1
@@ -51,6 +51,15 @@ func (r *run) signAll(ctx context.Context, names []*name) ([]zone.Change, error)
 		return nil, fmt.Errorf("cannot sign zone %s: %w", r.Origin(), err)
 	}
 	return changes, nil
+}
+
+// workers is how many goroutines sign a number of names.
+func workers(names int) int {
+	most := runtime.GOMAXPROCS(0)
+	if names > progressStep {
+		most = max(1, most/2)
+	}
+	return min(most, 1+names/perWorker)
 }
 
 // sign makes the change of one name.

@@ -22,7 +22,7 @@ type KeyState struct {
 type Config struct {
 	// Keys of the zone, all with their private part: exactly one is active.
 	Keys []KeyState
-	// Signed is the signing time: what all servers have agreed on, not a clock. See [Due].
+	// Signed is the signing time: what all servers have agreed on, not a clock. See [Tick].
 	Signed time.Time
 	// Progress, if set, is told how many names of a zone are signed, from several goroutines, when a run signs more than
 	// a few thousand of them.
@@ -100,8 +100,8 @@ func (s *Signer) Origin() string { return s.active.origin }
 // RRSIG, NSEC, DNSKEY - are left out where the given changes have them. A version without changes has an SOA of its own,
 // and signatures whose turn came.
 //
-// Where base is not signed, or not with these keys, or the last signing time is [Interval] away, all of it is signed: by
-// all processors, until ctx ends.
+// Where base is not signed, or not with these keys, or the last signing time is [Interval] away, all of it is signed, until
+// ctx ends: a large one by half of the processors, as the others have to answer.
 func (s *Signer) Sign(ctx context.Context, base *zone.Zone, serial uint32, changes []zone.Change) ([]zone.Change, error) {
 	r, err := s.newRun(base, base, serial)
 	if err != nil {

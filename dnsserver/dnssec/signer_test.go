@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -231,4 +232,13 @@ func flatten(model map[string][]zone.Record) (records []zone.Record) {
 func lowerText(name string) string {
 	wire, _ := appendName(nil, name)
 	return textOf(wire)
+}
+
+func TestWorkers(t *testing.T) {
+	all := runtime.GOMAXPROCS(0)
+	for names, want := range map[int]int{1: 1, perWorker * 1000: max(1, all/2), progressStep: min(all, 1+progressStep/perWorker)} {
+		if got := workers(names); got != want {
+			t.Errorf("%d names: %d workers, want %d", names, got, want)
+		}
+	}
 }

@@ -234,12 +234,6 @@ var refusedExplanations = []explanation{
 		},
 	},
 	{
-		asked: "transfers without a key", peers: both, fields: []string{"extended error", "options", "opt"},
-		ours: "extended error 18 (Prohibited)", theirs: "other extended errors, and NSID",
-		why: "All may.", rfc: "RFC 8914 4.19",
-		match: func(d difference) bool { return isTransfer(d) },
-	},
-	{
 		asked: "type 0", peers: onlyKnot, fields: decisions,
 		ours: "NODATA or NXDOMAIN", theirs: "NOTIMP",
 		why: "We, and NSD: unknown types have no records.", rfc: "RFC 3597 3",

@@ -33,7 +33,7 @@ func serve(t *testing.T, zones []*zone.Zone, more func(*dnsserver.Config)) *prim
 	p.policy.Store(&map[string]transfer.Policy{})
 	var err error
 	p.copies, err = transfer.New(transfer.Config{
-		Zones: func() []*zone.Zone { return p.Zones() }, Online: p.online.Answer, Logger: slog.New(p.log),
+		Set: func() *zone.Set { return p.Current() }, Online: p.online.Answer, Logger: slog.New(p.log),
 		Policy: func(origin string) transfer.Policy { return (*p.policy.Load())[origin] },
 	})
 	if err != nil {

@@ -24,7 +24,7 @@ func BenchmarkTransfer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		octets = 0
-		err := w.Special(b.Context(), netip.AddrPort{}, query, true, func(msg []byte) error {
+		err := w.Special(b.Context(), netip.AddrPort{}, query, true, nil, func(msg []byte) error {
 			octets += len(msg)
 			return nil
 		})

@@ -209,7 +209,7 @@ func TestLarge(t *testing.T) {
 	var copied secondary
 	var answer []dns.RR
 	messages, octets := 0, 0
-	err := w.Special(t.Context(), netip.AddrPort{}, query, true, func(msg []byte) error {
+	err := w.Special(t.Context(), netip.AddrPort{}, query, true, nil, func(msg []byte) error {
 		w.set(newZone(t, zone.Config{Serial: 8}))
 		messages, octets = messages+1, octets+len(msg)
 		stripped, err := session.Accept(msg, now())

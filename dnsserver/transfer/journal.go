@@ -38,14 +38,20 @@ func NewJournal(limit int) *Journal {
 
 // Add appends the difference between two versions of the zone. Names are the owners that may differ; the apex counts as one of
 // them always. Nil means that nobody knows, and has the whole zones compared. What does not follow the last version that the
-// journal knows of, as after a restore, makes it begin anew.
+// journal knows of, as after a restore, makes it begin anew; a version that was only made once more does not.
 func (j *Journal) Add(from, to *zone.Zone, names []string) {
 	// Beyond the size of the whole zone, generously reckoned, differences are of no use.
 	limit := min(j.limit, 4<<10+512*to.Len())
 	var d delta
 	fits := false
-	if from != nil && from.Origin() == to.Origin() && newer(to.Serial(), from.Serial()) {
+	if from != nil && from.Origin() == to.Origin() && (newer(to.Serial(), from.Serial()) || to.Serial() == from.Serial()) {
 		d, fits = difference(from, to, names, limit)
+	}
+	if fits && d.from == d.to {
+		if len(d.records) == len(appendRecord(appendRecord(nil, from.SOA()), to.SOA())) {
+			return
+		}
+		fits = false // Other records under the same serial: nobody could ask for the difference.
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -122,7 +128,7 @@ func difference(from, to *zone.Zone, names []string, limit int) (delta, bool) {
 			return delta{}, false
 		}
 	}
-	d.records = slices.Clip(append(d.records, added...))
+	d.records = slices.Concat(d.records, added)
 	return d, len(d.records) <= limit
 }
 

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -127,21 +126,35 @@ func TestDifference(t *testing.T) {
 	}
 }
 
-// What is published replaces the zones that the server still holds.
-func TestHoldsNoOldZones(t *testing.T) {
-	z := buildZone(t, 1, 1)
-	s, err := New(Config{
-		Zones: func() []*zone.Zone { return []*zone.Zone{z} }, Policy: func(string) Policy { return Policy{} }, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
+// A version that is made once more changes nothing; one that differs under its serial is the end of what was known.
+func TestMadeAnew(t *testing.T) {
+	first := buildZone(t, 1, 10)
+	second := with(t, first, 2, text("a.example.test", 10))
+	j := NewJournal(0)
+	j.Add(first, second, nil)
+	j.Add(second, with(t, second, 2), nil)
+	if _, _, ok := j.between(1, 2); !ok {
+		t.Error("the journal is empty after a version that is the same")
 	}
-	first, err := s.set()
-	if again, _ := s.set(); err != nil || again != first {
-		t.Errorf("the set is made anew: %v", err)
+	j.Add(second, with(t, second, 2, text("b.example.test", 10)), nil)
+	if _, _, ok := j.between(1, 2); ok {
+		t.Error("the journal leads to another version of the same serial")
 	}
-	if s.Delta(z, with(t, z, 2, text("a.example.test", 1)), nil); s.cached.Load() != nil {
-		t.Error("the zones of before are still held")
+}
+
+// A secondary that refuses to be notified, again and again, is one piece of news.
+func TestRefusalIsNews(t *testing.T) {
+	n := notices{codes: map[target]zone.Rcode{}}
+	for i, step := range []struct {
+		code zone.Rcode
+		news bool
+	}{{zone.Success, false}, {zone.Refused, true}, {zone.Refused, false}, {zone.NotAuthoritative, true}, {zone.Success, true}, {zone.Success, false}} {
+		if got := n.answered(target{origin: "example.test."}, step.code); got != step.news {
+			t.Errorf("answer %d: news %v", i, got)
+		}
+	}
+	if len(n.codes) > 0 {
+		t.Error("a code is remembered for nothing")
 	}
 }
 

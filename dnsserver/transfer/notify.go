@@ -45,6 +45,8 @@ type notices struct {
 	news map[string]bool
 	// pending has an entry for each target that is being told: true if there was a change since the message under way.
 	pending map[target]bool
+	// codes are those of targets that did not want to be told.
+	codes map[target]zone.Rcode
 }
 
 // Notify has the secondaries of the zones told that these changed. It does not wait. What was told before Run runs is told then.
@@ -120,6 +122,26 @@ func (n *notices) speakFor(t target) {
 	n.pending[t] = false
 }
 
+// maxCodes bounds the targets whose refusals are remembered.
+const maxCodes = 10000
+
+// answered reports whether the code of a target's answer is another one than before.
+func (n *notices) answered(t target, code zone.Rcode) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed := n.codes[t] != code
+	switch {
+	case code == zone.Success:
+		delete(n.codes, t)
+	case changed:
+		if len(n.codes) >= maxCodes {
+			clear(n.codes) // Targets that are gone leave theirs behind.
+		}
+		n.codes[t] = code
+	}
+	return changed
+}
+
 // follow tells one target of changes until there are none left to tell.
 func (s *Server) follow(ctx context.Context, t target, sockets chan struct{}) {
 	log := s.cfg.Logger.With("zone", t.origin, "secondary", t.address)
@@ -175,7 +197,7 @@ func (s *Server) tell(ctx context.Context, t target, wait time.Duration, sockets
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	zones, secondaries := s.cfg.Zones(), s.cfg.Policy(t.origin).Secondaries
+	zones, secondaries := s.cfg.Set().Zones(), s.cfg.Policy(t.origin).Secondaries
 	z := slices.IndexFunc(zones, func(z *zone.Zone) bool { return z.Origin() == t.origin })
 	i := slices.IndexFunc(secondaries, func(s Secondary) bool { return s.Address == t.address })
 	if z < 0 || i < 0 {
@@ -203,7 +225,11 @@ func (s *Server) tell(ctx context.Context, t target, wait time.Duration, sockets
 		return err
 	}
 	code, err := a.read(conn)
-	if err == nil && code != zone.Success {
+	switch {
+	case err != nil || !s.notices.answered(t, code):
+	case code == zone.Success:
+		log.Info("secondary wants to be notified again")
+	default:
 		log.Warn("secondary does not want to be notified", "rcode", uint16(code), "serial", zones[z].Serial())
 	}
 	return err

@@ -4,15 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/provisionr/provisionr/dnsserver/tsig"
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
-
-// notAuth is the response code for bad signatures (RFC 8945 section 5.2) and for transfers of what is no zone of ours (RFC 5936
-// section 2.2.1).
-const notAuth zone.Rcode = 9
 
 // Extended errors (RFC 8914 section 4) as EDNS options.
 var (
@@ -26,7 +23,9 @@ type request struct {
 	set    *zone.Set
 	from   netip.AddrPort
 	tcp    bool
-	send   func(msg []byte) error
+	// options are those of the server for the answer's OPT record.
+	options []byte
+	send    func(msg []byte) error
 
 	q zone.Query
 	// query is the message without its TSIG record, zone the one that the question lies in, or nil.
@@ -62,7 +61,7 @@ func (r *request) answer(ctx context.Context, query []byte) error {
 	verdict = zone.Parse(stripped, &r.q)
 	if code := session.Code(); code != tsig.OK {
 		r.server.cfg.Logger.DebugContext(ctx, "dns query with a bad signature", "from", r.from, "error", code.String())
-		return r.refuse(notAuth, nil)
+		return r.refuse(zone.NotAuthoritative, nil)
 	}
 	switch {
 	case verdict == zone.Fail:
@@ -93,13 +92,16 @@ func (r *request) limit() int {
 
 // refuse answers with nothing but a code.
 func (r *request) refuse(code zone.Rcode, options []byte) error {
-	return r.reply(r.q.Refuse(nil, code, &zone.Reply{Max: r.limit(), Options: options}))
+	return r.reply(r.q.Refuse(nil, code, &zone.Reply{Max: r.limit(), Options: slices.Concat(r.options, options)}))
 }
 
 // reply sends an answer of one message. Where that is more than the sender may get over UDP, it is told to come over TCP.
 func (r *request) reply(msg []byte) error {
 	if len(msg) < headerSize {
 		return nil
+	}
+	if len(msg) > r.limit() {
+		msg = r.truncated()
 	}
 	if r.session == nil {
 		return r.send(msg)
@@ -115,14 +117,14 @@ func (r *request) reply(msg []byte) error {
 // truncated returns an answer of nothing but TC.
 func (r *request) truncated() []byte {
 	const truncated = 0x02
-	msg := r.q.Refuse(nil, zone.Success, &zone.Reply{Max: r.limit()})
+	msg := r.q.Refuse(nil, zone.Success, &zone.Reply{Max: r.limit(), Options: r.options})
 	msg[2] |= truncated
 	return msg
 }
 
 // question answers an ordinary question, as secondaries ask for the SOA.
 func (r *request) question(ctx context.Context) error {
-	msg, outcome := r.set.Answer(nil, &r.q, &zone.Reply{Max: r.limit()})
+	msg, outcome := r.set.Answer(nil, &r.q, &zone.Reply{Max: r.limit(), Options: r.options})
 	switch outcome {
 	case zone.Foreign:
 		return r.refuse(zone.Refused, notAuthoritative)
@@ -130,9 +132,7 @@ func (r *request) question(ctx context.Context) error {
 		if r.server.cfg.Online == nil {
 			return r.refuse(zone.ServerFailure, nil)
 		}
-		if msg = r.server.cfg.Online(ctx, r.set, r.query, r.tcp); len(msg) > r.limit() {
-			msg = r.truncated()
-		}
+		msg = zone.WithOptions(r.server.cfg.Online(ctx, r.set, r.query, r.tcp), r.options)
 	}
 	return r.reply(msg)
 }
@@ -143,7 +143,7 @@ func (r *request) transfer(ctx context.Context) error {
 	var serial uint32
 	switch {
 	case z == nil || string(appendName(nil, z.Origin())) != string(r.q.Name()):
-		return r.refuse(notAuth, nil)
+		return r.refuse(zone.NotAuthoritative, nil)
 	case z.Mode() == zone.Online:
 		return r.refuse(zone.Refused, prohibited)
 	case !r.tcp && !incremental: // RFC 5936 section 4.2: there is no such thing.
@@ -155,13 +155,13 @@ func (r *request) transfer(ctx context.Context) error {
 			return r.refuse(zone.FormatError, nil)
 		}
 	}
-	w := newWriter(ctx, &r.q, r.query, r.session, r.send)
+	w := newWriter(ctx, &r.q, r.query, r.options, r.session, r.send)
 	// RFC 1995 section 2: the SOA alone says that there is nothing new, and over UDP that TCP is to be used.
 	if incremental && (!r.tcp || z.Serial() == serial || newer(serial, z.Serial())) {
 		if err := w.all(appendRecord(nil, z.SOA())); err != nil {
 			return err
 		}
-		return w.flush()
+		return r.reply(w.message())
 	}
 	select {
 	case r.server.slots <- struct{}{}:

@@ -6,9 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/provisionr/provisionr/dnsserver/tsig"
 	"github.com/provisionr/provisionr/dnsserver/zone"
@@ -16,8 +14,8 @@ import (
 
 // Config of a Server.
 type Config struct {
-	// Zones returns the zones that are being answered from. Required.
-	Zones func() []*zone.Zone
+	// Set returns the zones that are being answered from. Required.
+	Set func() *zone.Set
 	// Policy returns who may have copies of a zone, whose origin is in lower case with final dot. Required.
 	Policy func(origin string) Policy
 	// Online answers questions for signatures of zones that are signed online, where the question came with a TSIG record. It
@@ -54,8 +52,6 @@ type Server struct {
 	cfg     Config
 	slots   chan struct{}
 	notices notices
-	// cached is a set of the zones. It is dropped when they change, so that it keeps no old ones alive.
-	cached atomic.Pointer[zone.Set]
 
 	mu       sync.Mutex
 	journals map[string]*Journal
@@ -64,7 +60,7 @@ type Server struct {
 // New makes a server.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Zones == nil:
+	case cfg.Set == nil:
 		return nil, errors.New("transfer: no zones")
 	case cfg.Policy == nil:
 		return nil, errors.New("transfer: no policy")
@@ -81,14 +77,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, slots: make(chan struct{}, cfg.MaxTransfers), journals: map[string]*Journal{},
-		notices: notices{wake: make(chan struct{}, 1), news: map[string]bool{}},
+		notices: notices{wake: make(chan struct{}, 1), news: map[string]bool{}, codes: map[target]zone.Rcode{}},
 	}, nil
 }
 
 // Delta notes the difference between two versions of a zone, of which the second is about to be published; see [Journal.Add].
 // A version that it is not told of costs the secondaries a whole transfer. To nil means that the zone goes.
 func (s *Server) Delta(from, to *zone.Zone, names []string) {
-	s.cached.Store(nil)
 	if to == nil {
 		if from != nil {
 			s.forget(from.Origin())
@@ -120,25 +115,9 @@ func (s *Server) forget(origin string) {
 }
 
 // Special answers a message that is more than a question: a transfer, a NOTIFY, or one with a TSIG record. It calls send for
-// each message of the answer; send must not keep the octets. Errors are those of send and of ctx.
-func (s *Server) Special(ctx context.Context, from netip.AddrPort, query []byte, tcp bool, send func(msg []byte) error) error {
-	set, err := s.set()
-	if err != nil {
-		return err
-	}
-	r := request{server: s, set: set, from: from, tcp: tcp, send: send}
+// each message of the answer; send must not keep the octets. The options are for the OPT record of the first one. Errors are
+// those of send and of ctx.
+func (s *Server) Special(ctx context.Context, from netip.AddrPort, query []byte, tcp bool, options []byte, send func(msg []byte) error) error {
+	r := request{server: s, set: s.cfg.Set(), from: from, tcp: tcp, options: options, send: send}
 	return r.answer(ctx, query)
-}
-
-// set returns the set of the zones that are being answered from.
-func (s *Server) set() (*zone.Set, error) {
-	zones := s.cfg.Zones()
-	if set := s.cached.Load(); slices.Equal(set.Zones(), zones) {
-		return set, nil
-	}
-	set, err := zone.NewSet(zones)
-	if err == nil {
-		s.cached.Store(set)
-	}
-	return set, err
 }

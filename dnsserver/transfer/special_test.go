@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,20 +228,62 @@ func TestOnline(t *testing.T) {
 // What the server does not send over UDP, since the source might be forged, is asked for again over TCP.
 func TestTooLarge(t *testing.T) {
 	w := newTestWorld(t)
-	query, session := signed(t, newKey(t, keyName), question(origin, dns.TypeNS))
-	var answer []byte
-	err := w.Special(t.Context(), netip.AddrPort{}, query, false, func(msg []byte) error {
-		if len(msg) > len(query)+30 {
-			return errors.New("too large")
+	for q, more := range map[*dns.Msg]int{question(origin, dns.TypeNS): 15, ixfr(5): -20} {
+		query, session := signed(t, newKey(t, keyName), q)
+		var answer []byte
+		err := w.Special(t.Context(), netip.AddrPort{}, query, false, nil, func(msg []byte) error {
+			if len(msg) > len(query)+more {
+				return errors.New("too large")
+			}
+			answer = msg
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		answer = msg
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		if stripped, err := session.Accept(answer, now()); err != nil || !unpack(t, stripped).Truncated {
+			t.Errorf("%x: %v", answer, err)
+		}
 	}
-	if stripped, err := session.Accept(answer, now()); err != nil || !unpack(t, stripped).Truncated {
-		t.Errorf("%x: %v", answer, err)
+}
+
+// The server's options are in the first message, before its signature.
+func TestOptions(t *testing.T) {
+	signing := func(_ context.Context, _ *zone.Set, query []byte, _ bool) []byte {
+		msg, err := new(dns.Msg).SetReply(unpack(t, query)).SetEdns0(1232, true).Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		return msg
+	}
+	w := newWorld(t, transfer.Config{}, newZone(t, zone.Config{}))
+	online := newWorld(t, transfer.Config{Online: signing}, newZone(t, zone.Config{Mode: zone.Online}))
+	const nsid = "\x00\x03\x00\x02me"
+	do := question(origin, dns.TypeSOA)
+	do.IsEdns0().SetDo()
+	for _, test := range []struct {
+		world *world
+		query *dns.Msg
+	}{
+		{w, axfr().SetEdns0(1232, false)}, {w, ixfr(5).SetEdns0(1232, false)}, {w, question(origin, dns.TypeSOA)},
+		{w, question("a."+origin, dns.TypeAXFR)}, {online, do},
+	} {
+		query, session := signed(t, newKey(t, keyName), test.query)
+		var answers [][]byte
+		err := test.world.Special(t.Context(), netip.AddrPort{}, query, true, []byte(nsid), func(msg []byte) error {
+			answers = append(answers, slices.Clone(msg))
+			return nil
+		})
+		if err != nil || len(answers) != 1 {
+			t.Fatalf("%d messages, %v", len(answers), err)
+		}
+		stripped, err := session.Accept(answers[0], now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if opt := unpack(t, stripped).IsEdns0(); opt == nil || len(opt.Option) != 1 || opt.Option[0].Option() != dns.EDNS0NSID {
+			t.Errorf("%v: %v", test.query.Question, unpack(t, stripped))
+		}
 	}
 }
 
@@ -249,12 +292,12 @@ func TestBreakOff(t *testing.T) {
 	w := newTestWorld(t)
 	query, _ := signed(t, newKey(t, keyName), axfr())
 	broken := errors.New("broken")
-	if err := w.Special(t.Context(), netip.AddrPort{}, query, true, func([]byte) error { return broken }); !errors.Is(err, broken) {
+	if err := w.Special(t.Context(), netip.AddrPort{}, query, true, nil, func([]byte) error { return broken }); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.Special(ctx, netip.AddrPort{}, query, true, func([]byte) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := w.Special(ctx, netip.AddrPort{}, query, true, nil, func([]byte) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -267,7 +310,7 @@ func TestMaxTransfers(t *testing.T) {
 	for range 3 {
 		query, _ := signed(t, newKey(t, keyName), axfr())
 		go func() {
-			done <- w.Special(t.Context(), netip.AddrPort{}, query, true, func([]byte) error {
+			done <- w.Special(t.Context(), netip.AddrPort{}, query, true, nil, func([]byte) error {
 				begun <- true
 				<-release
 				return nil

@@ -74,10 +74,14 @@ type world struct {
 func newWorld(t fataler, cfg transfer.Config, zones ...*zone.Zone) *world {
 	t.Helper()
 	w := &world{zones: zones, policy: map[string]transfer.Policy{origin: {Keys: []tsig.Key{newKey(t, keyName)}}}}
-	cfg.Zones = func() []*zone.Zone {
+	cfg.Set = func() *zone.Set {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return slices.Clone(w.zones)
+		set, err := zone.NewSet(slices.Clone(w.zones))
+		if err != nil {
+			panic(err)
+		}
+		return set
 	}
 	cfg.Policy = func(origin string) transfer.Policy {
 		w.mu.Lock()
@@ -110,7 +114,7 @@ func (w *world) serve(ctx context.Context, conn net.Conn) error {
 		if _, err := io.ReadFull(conn, query); err != nil {
 			return err
 		}
-		err := w.Special(ctx, netip.AddrPort{}, query, true, func(msg []byte) error {
+		err := w.Special(ctx, netip.AddrPort{}, query, true, nil, func(msg []byte) error {
 			_, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(msg))), msg...))
 			return err
 		})
@@ -124,7 +128,7 @@ func (w *world) serve(ctx context.Context, conn net.Conn) error {
 func (w *world) ask(t fataler, query []byte, tcp bool) [][]byte {
 	t.Helper()
 	var answers [][]byte
-	err := w.Special(context.Background(), netip.AddrPort{}, query, tcp, func(msg []byte) error {
+	err := w.Special(context.Background(), netip.AddrPort{}, query, tcp, nil, func(msg []byte) error {
 		answers = append(answers, slices.Clone(msg))
 		return nil
 	})

@@ -38,8 +38,9 @@ type writer struct {
 	records, octets, messages int
 }
 
-// newWriter makes a writer of answers to a query without its TSIG record, whose question's name is the zone's origin.
-func newWriter(ctx context.Context, q *zone.Query, query []byte, session *tsig.Session, send func([]byte) error) *writer {
+// newWriter makes a writer of answers to a query without its TSIG record, whose question's name is the zone's origin. The options
+// are those of the first message.
+func newWriter(ctx context.Context, q *zone.Query, query, options []byte, session *tsig.Session, send func([]byte) error) *writer {
 	const answer, authoritative, recursionDesired = 0x80, 0x04, 0x01
 	head := bytes.Clone(query[:headerSize+len(q.Name())+questionTail])
 	head[2] = answer | authoritative | head[2]&recursionDesired
@@ -54,7 +55,7 @@ func newWriter(ctx context.Context, q *zone.Query, query []byte, session *tsig.S
 		if q.DO() {
 			do = 0x80
 		}
-		w.opt = []byte{0, 0, 41, zone.MaxUDP >> 8, zone.MaxUDP & 0xff, 0, 0, do, 0, 0, 0}
+		w.opt = zone.WithOptions([]byte{0, 0, 41, zone.MaxUDP >> 8, zone.MaxUDP & 0xff, 0, 0, do, 0, 0, 0}, options)
 	}
 	w.begin()
 	return w
@@ -131,13 +132,7 @@ func (w *writer) flush() error {
 	if w.size() > zone.MaxMessage {
 		return errTooLarge
 	}
-	binary.BigEndian.PutUint16(w.buf[6:], uint16(w.count))
-	if w.opt != nil {
-		binary.BigEndian.PutUint16(w.buf[10:], 1)
-		w.buf = append(w.buf, w.opt...)
-		w.opt = nil
-	}
-	w.buf = w.session.Sign(w.buf, time.Now())
+	w.buf = w.session.Sign(w.message(), time.Now())
 	if err := w.send(w.buf); err != nil {
 		return err
 	}
@@ -146,4 +141,15 @@ func (w *writer) flush() error {
 	w.messages++
 	w.begin()
 	return nil
+}
+
+// message ends the message and returns it, without a signature.
+func (w *writer) message() []byte {
+	binary.BigEndian.PutUint16(w.buf[6:], uint16(w.count))
+	if w.opt != nil {
+		binary.BigEndian.PutUint16(w.buf[10:], 1)
+		w.buf = append(w.buf, w.opt...)
+		w.opt = nil
+	}
+	return w.buf
 }

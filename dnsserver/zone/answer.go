@@ -50,6 +50,7 @@ func (s *Set) Answer(dst []byte, q *Query, r *Reply) ([]byte, Outcome) {
 		return dst, Foreign
 	}
 	if z.mode == Online && q.do {
+		q.place = place{}
 		return dst, Sign
 	}
 	a := answer{set: s, q: q, r: r, start: len(dst), owner: headerSize}

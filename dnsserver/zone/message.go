@@ -22,7 +22,6 @@ const (
 	TypeRRSIG  Type = 46
 	TypeNSEC   Type = 47
 	TypeDNSKEY Type = 48
-	TypeCDS    Type = 59
 	TypeTSIG   Type = 250
 	TypeIXFR   Type = 251
 	TypeAXFR   Type = 252
@@ -68,6 +67,7 @@ const (
 	flagAA       = 0x04
 	flagTC       = 0x02
 	flagRD       = 0x01
+	flagCD       = 0x10
 	maskOpcode   = 0x78
 	ednsDO       = 0x8000
 	ednsCO       = 0x4000
@@ -127,6 +127,20 @@ func (q *Query) finish(dst []byte, start int, code Rcode, r *Reply) []byte {
 	return append(dst, options...)
 }
 
+// WithOptions adds EDNS options to a message that ends in an OPT record without any; to others it adds none.
+func WithOptions(msg, options []byte) []byte {
+	if len(msg) < optSize || len(options) == 0 {
+		return msg
+	}
+	opt := msg[len(msg)-optSize:]
+	if opt[0] != 0 || opt[1] != 0 || opt[2] != byte(typeOPT) || opt[9] != 0 || opt[10] != 0 {
+		return msg
+	}
+	msg = append(msg[:len(msg):len(msg)], options...)
+	binary.BigEndian.PutUint16(msg[len(msg)-len(options)-2:], uint16(len(options)))
+	return msg
+}
+
 // Refuse appends an answer that holds nothing but the code. For a message that was to be dropped it appends nothing.
 func (q *Query) Refuse(dst []byte, code Rcode, r *Reply) []byte {
 	if len(q.msg) < headerSize {
@@ -179,16 +193,19 @@ func CapTTL(msg []byte, seconds uint32) bool {
 	return true
 }
 
-// Key returns what a query asks, with the name in lower case and a last octet that says whether it has an OPT record,
-// and the length of its question section. It is empty for what is no well-formed question.
+// Key returns what a query asks, with the name in lower case and a last octet of what else the answer depends on: whether
+// there is an OPT record, its flags DO and CO, and CD (RFC 4035 section 3.2.2). It also returns the length of the question
+// section. The key is empty for what is no well-formed question.
 func Key(msg []byte) (key string, question int) {
 	var q Query
 	if Parse(msg, &q) != Ask {
 		return "", 0
 	}
-	var edns byte
-	if q.edns {
-		edns = 1
+	last := msg[3] & flagCD
+	for i, is := range [...]bool{q.edns, q.do, q.compact} {
+		if is {
+			last |= 1 << i
+		}
 	}
-	return string(q.Name()) + string(msg[q.end-questionTail:q.end]) + string(edns), q.end - headerSize
+	return string(append(append(q.Name(), msg[q.end-questionTail:q.end]...), last)), q.end - headerSize
 }

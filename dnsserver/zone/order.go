@@ -64,11 +64,11 @@ func (c chunk) search(key []byte, equal bool) int {
 
 func less(a string, b []byte, equal bool) bool { return a < string(b) || equal && a == string(b) }
 
-// before returns the last key that is less than the given one, or equal to it where equal says so; empty where there is none.
-func (o order) before(key []byte, equal bool) string {
+// before returns the last key that is less than the given one; empty where there is none.
+func (o order) before(key []byte) string {
 	low, high := 0, len(o)
 	for low < high {
-		if mid := (low + high) / 2; less(o[mid].key(0), key, equal) {
+		if mid := (low + high) / 2; less(o[mid].key(0), key, false) {
 			low = mid + 1
 		} else {
 			high = mid
@@ -78,7 +78,7 @@ func (o order) before(key []byte, equal bool) string {
 		return ""
 	}
 	c := o[low-1]
-	return c.key(c.search(key, equal) - 1)
+	return c.key(c.search(key, false) - 1)
 }
 
 // after returns the first key that is greater than the given one; empty where there is none.

@@ -10,7 +10,7 @@ func (a *answer) denial(z *Zone, rel []byte, outcome Outcome) bool {
 	}
 	// An empty non-terminal has no NSEC; the one before proves that there is no data, as it does that there is no name.
 	var buf [maxName + 2]byte
-	first := z.order.before(appendSortKey(buf[:0], rel), false)
+	first := z.order.before(appendSortKey(buf[:0], rel))
 	if !a.putDenial(z, first, origin) {
 		return false
 	}
@@ -24,7 +24,7 @@ func (a *answer) denial(z *Zone, rel []byte, outcome Outcome) bool {
 			break
 		}
 	}
-	second := z.order.before(append(appendSortKey(buf[:0], rel), '*', 0), false)
+	second := z.order.before(append(appendSortKey(buf[:0], rel), '*', 0))
 	return second == first || a.putDenial(z, second, origin)
 }
 
@@ -63,7 +63,7 @@ func (z *Zone) Neighbours(name string) (before, after string) {
 		return z.Origin(), z.Origin()
 	}
 	key := appendSortKey(nil, rel)
-	last := z.order.before(key, false)
+	last := z.order.before(key)
 	if len(rel) == 0 && len(z.order) > 0 {
 		c := z.order[len(z.order)-1]
 		last = c.key(c.len() - 1)

@@ -182,6 +182,10 @@ func (e edits) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
 
 // with returns the directory after sorted edits. It shares what they do not touch.
 func (d *directory) with(changed edits, count int) directory {
+	if count > meanMost<<d.bits { // Before, not after: else many names that come at once would crowd into few shards.
+		grown := (&directory{seed: d.seed, pages: d.pages, bits: d.bits, count: count}).resized()
+		d = &grown
+	}
 	next := directory{seed: d.seed, bits: d.bits, count: count, pages: append([]*page(nil), d.pages...)}
 	var w shardWriter
 	copied := -1

@@ -52,3 +52,27 @@ func TestWarm(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerForgets: no query keeps zones alive once it is answered, whatever became of it.
+func TestAnswerForgets(t *testing.T) {
+	for _, mode := range []Signing{Unsigned, Online} {
+		z, err := Build(Config{Origin: "example.test", Serial: 1, TTL: 30, Mode: mode, NS: []NameServer{{Name: "ns.other.test"}}, Records: []Record{Text("a.example.test", "x")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewSet([]*Zone{z})
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg := []byte("\x00\x07\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x01a\x07example\x04test\x00\x00\x10\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00")
+		queries := make([]Query, 1)
+		verdicts := []Verdict{Parse(msg, &queries[0])}
+		s.Warm(queries, verdicts)
+		if queries[0].place.set == nil {
+			t.Fatal("not looked up")
+		}
+		if s.Answer(nil, &queries[0], &Reply{Max: MaxUDP}); queries[0].place != (place{}) {
+			t.Errorf("mode %d: keeps %v", mode, queries[0].place)
+		}
+	}
+}

@@ -249,7 +249,8 @@ func (t *tracker) changes(zones map[string]*zone.Zone) map[string][]zone.Change 
 	}
 	out := map[string][]zone.Change{}
 	add := func(z *origin, name string, records []zone.Record) {
-		if present := zones[z.name]; !holds(present, name, records) {
+		// What is left out is built when it comes.
+		if present := zones[z.name]; present != nil && !holds(present, name, records) {
 			out[z.name] = append(out[z.name], zone.Change{Name: name, Records: records})
 		}
 	}

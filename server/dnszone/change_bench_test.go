@@ -307,7 +307,7 @@ func (m *benchMember) serve(b *testing.B) {
 		group.Wait()
 	})
 	<-m.names.Ready()
-	eventually(b, "the zones are published", func() bool { return len(m.names.Zones()) > 0 })
+	eventually(b, "the zones are published", func() bool { return m.names.Current() != nil })
 }
 
 // eventually waits for a condition that other goroutines bring about.

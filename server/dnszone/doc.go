@@ -11,5 +11,8 @@
 // only. It builds anew where the zones themselves, networks or servers change, where the state does not remember what has
 // changed, and below [state.LevelNames].
 //
+// A zone that cannot be signed is left out of what a Publisher publishes, and the others go on; where signing takes long they do
+// not wait for it.
+//
 // Serials never go back (RFC 1982): while a restored cluster has not begun its incarnation, what was published stays.
 package dnszone

@@ -3,16 +3,12 @@ package dnszone
 import (
 	"cmp"
 	"slices"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
-// Bounds of the answer for a name that many machines share.
-const (
-	// maxShared is how many machines such a name has at most: the ready ones with the lowest ranks, which are the same on
-	// every server and stay when others come and go.
-	maxShared = 24
-	// reserve is how many of them are known, so that losing one seldom means to look at all.
-	reserve = 4 * maxShared
-)
+// reserve is how many of the machines that may share a name are known, so that losing one seldom means to look at all.
+const reserve = 4 * zone.MaxShared
 
 // share is a ready slot.
 type share struct {
@@ -37,13 +33,13 @@ func (g *group) shared() []share {
 	if g == nil {
 		return nil
 	}
-	return g.best[:min(len(g.best), maxShared)]
+	return g.best[:min(len(g.best), zone.MaxShared)]
 }
 
 // set notes whether a slot is ready. It reports whether the slot is, or was, among those that share the names, and whether
 // the group does not know any more who these are: then it must be made anew.
 func (g *group) set(slot string, ready bool) (touched, unknown bool) {
-	s := share{rank(slot), slot}
+	s := share{zone.Rank(slot), slot}
 	at, present := slices.BinarySearchFunc(g.best, s, compareShares)
 	switch {
 	case present && !ready:
@@ -55,19 +51,7 @@ func (g *group) set(slot string, ready bool) (touched, unknown bool) {
 		}
 	case !present:
 		// Beyond the known ones, or not ready before either.
-		return false, g.partial && len(g.best) < maxShared
+		return false, g.partial && len(g.best) < zone.MaxShared
 	}
-	return at < maxShared, g.partial && len(g.best) < maxShared
-}
-
-// rank orders the ready slots of a group as if at random. All servers must agree on it: it never changes. It is FNV-1a with
-// the finish of SplitMix64, for names that differ in their last digits only.
-func rank(slot string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(slot) {
-		h = (h ^ uint64(slot[i])) * 1099511628211
-	}
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
+	return at < zone.MaxShared, g.partial && len(g.best) < zone.MaxShared
 }

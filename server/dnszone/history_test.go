@@ -111,6 +111,11 @@ func (c *checker) Set(zones []*zone.Zone) error {
 			c.t.Fatalf("serials %d and %d", z.Serial(), zones[0].Serial())
 		}
 	}
+	for _, before := range c.zones {
+		if !c.deltas[before.Origin()] {
+			c.t.Fatalf("%s goes before that is told", before.Origin())
+		}
+	}
 	if len(c.zones) > 0 && int32(zones[0].Serial()-c.zones[0].Serial()) < 0 {
 		c.t.Fatalf("serial %d after %d", zones[0].Serial(), c.zones[0].Serial())
 	}
@@ -121,8 +126,8 @@ func (c *checker) Set(zones []*zone.Zone) error {
 
 // delta checks that what differs is named.
 func (c *checker) delta(from, to *zone.Zone, names []string) {
-	c.deltas[to.Origin()] = true
-	if names == nil {
+	c.deltas[from.Origin()] = true
+	if names == nil || to == nil {
 		return
 	}
 	owners := map[string]bool{}

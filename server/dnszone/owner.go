@@ -129,37 +129,35 @@ func (v *view) role(z *origin, role string) []zone.Record {
 	return v.addresses(name, v.roles[roleKey{z.object, role}])
 }
 
-// addresses returns those of the machines that share a name: as many of each family as fit the smallest answer that every
-// resolver takes, 512 octets (RFC 1035 section 4.2.1), beside the question and an OPT record with a cookie.
+// addresses returns those of the machines that share a name, as the stub of each machine does.
 func (v *view) addresses(name string, g *group) []zone.Record {
-	const fixed, cookie, address, address6 = 12 + 4, 11 + 28, 12 + 4, 12 + 16
-	room := 512 - fixed - cookie - (len(name) + 2)
-	var records []zone.Record
-	four, six := min(room/address, maxShared), min(room/address6, maxShared)
-	for _, share := range g.shared() {
-		for _, addr := range Addresses(v.s, v.s.Machine(v.s.Slot(share.slot).GetHolder())) {
-			left := &six
-			if addr.Is4() {
-				left = &four
-			}
-			if *left--; *left >= 0 {
-				records = append(records, zone.Address(name, addr))
+	return zone.Shared(name, func(yield func([]netip.Addr) bool) {
+		for _, share := range g.shared() {
+			if !yield(Addresses(v.s, v.s.Machine(v.s.Slot(share.slot).GetHolder()))) {
+				return
 			}
 		}
-	}
-	return records
+	})
 }
 
-// services returns a service at each of the machines that share a name, all alike to clients (RFC 2782).
+// services returns a service at each of the machines that share a name, all alike to clients (RFC 2782), as far as they fit
+// the smallest answer, as addresses do.
 func (v *view) services(name string, g *group, port uint32) []zone.Record {
+	const fixed, cookie, owner = 12 + 4, 11 + 28, 12
+	room := zone.MinUDP - fixed - cookie - (len(name) + 2)
 	var records []zone.Record
 	for _, share := range g.shared() {
 		if port > math.MaxUint16 {
 			break
 		}
-		if r, err := zone.Service(name, 0, 1, uint16(port), v.s.Slot(share.slot).GetFqdn()); err == nil {
-			records = append(records, r)
+		r, err := zone.Service(name, 0, 1, uint16(port), v.s.Slot(share.slot).GetFqdn())
+		if err != nil {
+			continue
 		}
+		if room -= owner + len(r.Data); room < 0 {
+			break
+		}
+		records = append(records, r)
 	}
 	return records
 }

@@ -3,12 +3,13 @@ package dnszone
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/provisionr/provisionr/dnsserver/zone"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/state"
 )
 
@@ -33,12 +34,21 @@ type PublisherConfig struct {
 	// Zones says what the state does not; its zero value serves.
 	Zones Config
 	// Delta, if set, is told of each new version of a zone before it is answered, with the names that may differ, the
-	// origin's apart. Nil names mean that any may.
+	// origin's apart. Nil names mean that any may; no version means that the zone goes.
 	Delta func(from, to *zone.Zone, names []string)
 }
 
+// Bounds of a publisher.
+const (
+	// many is how many names take long enough to sign that the other zones do not wait for them.
+	many = 4096
+	// pause and longest are the least and the most time until zones that cannot be signed are tried again.
+	pause, longest = 10 * time.Second, 5 * time.Minute
+)
+
 // Publisher keeps a DNS server's zones at the state. A change costs what it changes, not what there is; only a change of
-// the zones themselves, of networks or of servers has all of them built anew.
+// the zones themselves, of networks or of servers has all of them built anew. A zone that cannot be signed is left out until
+// it can: nobody who checks would take it unsigned, and others must not take what is old.
 type Publisher struct {
 	cfg PublisherConfig
 	// view and zones, by origin without final dot, are what was published last, at a publication of the state and under a
@@ -47,6 +57,14 @@ type Publisher struct {
 	zones  map[string]*zone.Zone
 	at     uint64
 	serial uint32
+	// signers made the signed ones of the zones.
+	signers map[string]Signer
+	// failed are the origins that are left out. They are tried again at a time, for which pause was waited, or when sealed,
+	// which opens keys, is another one.
+	failed map[string]bool
+	again  time.Time
+	pause  time.Duration
+	sealed *raftlogv1.SealedKey
 }
 
 // NewPublisher makes a Publisher.
@@ -54,7 +72,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.State == nil || cfg.Answers == nil || cfg.Logger == nil {
 		return nil, errors.New("dnszone: state, answers and logger are required")
 	}
-	return &Publisher{cfg: cfg}, nil
+	return &Publisher{cfg: cfg, signers: map[string]Signer{}, failed: map[string]bool{}}, nil
 }
 
 // Run publishes at once and after every change of names, until ctx ends, which is not an error. Zones that cannot be
@@ -66,15 +84,23 @@ func (p *Publisher) Run(ctx context.Context) error {
 		if err := p.publish(ctx, p.cfg.State.Read()); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Error("cannot publish dns zones", "error", err)
 		}
+		var again <-chan time.Time
+		if len(p.failed) > 0 {
+			again = time.After(time.Until(p.again))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-again:
 		}
 	}
 }
 
 func (p *Publisher) publish(ctx context.Context, s *state.Snapshot) error {
+	if p.retries(s) {
+		p.view = nil
+	}
 	if s.Cluster() == nil {
 		return nil
 	}
@@ -84,29 +110,84 @@ func (p *Publisher) publish(ctx context.Context, s *state.Snapshot) error {
 		p.cfg.Logger.Warn("dns zones wait for serials to go on", "serial", serial, "published", p.serial)
 		return nil
 	}
-	next, err := p.change(ctx, s, serial)
+	t, err := p.change(s, serial)
 	if err != nil {
 		p.cfg.Logger.Warn("dns zones are built anew after an error", "error", err)
 	}
-	if next == nil {
-		if next, err = p.build(ctx, s); err != nil {
+	if t == nil {
+		if t, err = p.build(s); err != nil {
 			return err
 		}
 	}
 	p.at = s.Publication()
-	if len(next) == 0 {
+	if t.same {
 		return nil
 	}
 	// What fails from here on has the next turn build anew.
 	view := p.view
 	p.view = nil
+	if err := p.carryOut(ctx, t, serial); err != nil {
+		return err
+	}
+	p.view = view
+	p.cfg.Logger.Debug("dns zones published", "serial", serial, "zones", len(t.versions))
+	return nil
+}
+
+// carryOut signs what is to be signed and has all of a turn answered. Where that takes long, the rest is answered first, and
+// what is signed as it was before.
+func (p *Publisher) carryOut(ctx context.Context, t *turn, serial uint32) error {
+	if t.names() > many {
+		first := maps.Clone(t.versions)
+		for _, j := range t.jobs {
+			if j.former != nil {
+				first[j.origin] = version{from: j.former, zone: j.former}
+			}
+		}
+		if len(first) > 0 {
+			if err := p.answer(first, serial); err != nil {
+				return err
+			}
+		}
+		for origin, v := range t.versions {
+			if len(first) > 0 {
+				t.versions[origin] = version{from: v.zone, zone: v.zone}
+			}
+		}
+	}
+	for _, j := range t.jobs {
+		v, err := j.sign(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			p.leave(j.origin, err)
+			continue
+		}
+		t.versions[j.origin] = v
+		p.signers[j.origin] = j.signer
+		delete(p.failed, j.origin)
+	}
+	if len(p.failed) == 0 {
+		p.pause = 0
+	}
+	return p.answer(t.versions, serial)
+}
+
+// answer has versions of all zones that there are answered.
+func (p *Publisher) answer(next map[string]version, serial uint32) error {
 	zones := make([]*zone.Zone, 0, len(next))
 	for _, origin := range slices.Sorted(maps.Keys(next)) {
 		v := next[origin]
-		if v.from != nil && p.cfg.Delta != nil {
+		if v.from != nil && v.from != v.zone && p.cfg.Delta != nil {
 			p.cfg.Delta(v.from, v.zone, v.names)
 		}
 		zones = append(zones, v.zone)
+	}
+	for origin, gone := range p.zones {
+		if _, there := next[origin]; !there && p.cfg.Delta != nil {
+			p.cfg.Delta(gone, nil, nil)
+		}
 	}
 	if err := p.cfg.Answers.Set(zones); err != nil {
 		return err
@@ -115,105 +196,41 @@ func (p *Publisher) publish(ctx context.Context, s *state.Snapshot) error {
 	for origin, v := range next {
 		p.zones[origin] = v.zone
 	}
-	p.view, p.serial = view, serial
-	p.cfg.Logger.Debug("dns zones published", "serial", serial, "zones", len(zones))
+	p.serial = serial
 	return nil
 }
 
-// version is a new version of a zone and where it comes from.
-type version struct {
-	from, zone *zone.Zone
-	names      []string
+// leave leaves a zone out that cannot be signed.
+func (p *Publisher) leave(origin string, err error) {
+	if !p.failed[origin] {
+		p.cfg.Logger.Error("dns zone cannot be signed and is not answered; trying again", "zone", origin, "error", err)
+	}
+	if p.pause == 0 {
+		p.pause, p.again = pause, time.Now().Add(pause)
+	}
+	p.failed[origin] = true
+	delete(p.signers, origin)
 }
 
-// change makes the next versions out of the present ones. It returns nil if they have to be built anew, and none where nothing
-// is different.
-func (p *Publisher) change(ctx context.Context, s *state.Snapshot, serial uint32) (map[string]version, error) {
-	view := p.view
-	if view == nil {
-		return nil, nil
+// retries reports whether it is time to sign zones again that could not be signed, and it may work.
+func (p *Publisher) retries(s *state.Snapshot) bool {
+	sealed, now := s.SealedKey(), time.Now()
+	switch {
+	case len(p.failed) == 0:
+		p.sealed = sealed
+		return false
+	case sealed != p.sealed:
+		p.sealed, p.pause = sealed, pause
+	case now.Before(p.again):
+		return false
+	default:
+		p.pause = min(2*p.pause, longest)
 	}
-	rows, ok := p.cfg.State.Changes(p.at, s)
-	if ok && len(rows) == 0 && serial == p.serial && view.layout.holds(s, p.cfg.Zones) {
-		return map[string]version{}, nil
-	}
-	// Below that level not every change of what is published is a change of names.
-	if !ok || !s.NamesLevel() {
-		return nil, nil
-	}
-	// Until the changes are made, the view is neither here nor there.
-	p.view = nil
-	t, ok := view.track(s, rows)
-	if !ok {
-		return nil, nil
-	}
-	changes := t.changes(p.zones)
-	next := make(map[string]version, len(p.zones))
-	if len(changes) > 0 || serial != p.serial {
-		for origin, from := range p.zones {
-			v, err := p.advance(ctx, s, origin, from, serial, changes[origin])
-			if err != nil {
-				return nil, err
-			}
-			next[origin] = v
+	p.again = now.Add(p.pause)
+	for origin := range p.failed {
+		if _, err := p.cfg.Zones.Signing.Signer(s, origin); err == nil {
+			return true
 		}
 	}
-	view.rest()
-	p.view = view
-	return next, nil
-}
-
-func (p *Publisher) advance(ctx context.Context, s *state.Snapshot, origin string, from *zone.Zone, serial uint32, changes []zone.Change) (version, error) {
-	if from.Mode() == zone.Presigned {
-		signer, err := p.cfg.Zones.Signing.Signer(s, origin)
-		if err != nil {
-			return version{}, fmt.Errorf("cannot sign zone %s: %w", origin, err)
-		}
-		if changes, err = signer.Sign(ctx, from, serial, changes); err != nil {
-			return version{}, fmt.Errorf("cannot sign zone %s: %w", origin, err)
-		}
-	}
-	to, err := from.With(serial, changes)
-	if err != nil {
-		return version{}, err
-	}
-	names := make([]string, len(changes))
-	for i, c := range changes {
-		names[i] = c.Name
-	}
-	return version{from: from, zone: to, names: names}, nil
-}
-
-// build makes all zones anew.
-func (p *Publisher) build(ctx context.Context, s *state.Snapshot) (map[string]version, error) {
-	view := newView(s, p.cfg.Zones)
-	next := make(map[string]version, len(view.layout.zones))
-	for _, c := range view.plan() {
-		z, err := zone.Build(c)
-		if err != nil {
-			return nil, err
-		}
-		former := p.zones[c.Origin]
-		if c.Mode == zone.Presigned {
-			if z, err = p.sign(ctx, s, c.Origin, z, former); err != nil {
-				return nil, fmt.Errorf("cannot sign zone %s: %w", c.Origin, err)
-			}
-		}
-		next[c.Origin] = version{from: former, zone: z}
-	}
-	view.rest()
-	p.view = view
-	return next, nil
-}
-
-func (p *Publisher) sign(ctx context.Context, s *state.Snapshot, origin string, plain, former *zone.Zone) (*zone.Zone, error) {
-	signer, err := p.cfg.Zones.Signing.Signer(s, origin)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := signer.SignAll(ctx, plain, former)
-	if err != nil {
-		return nil, err
-	}
-	return plain.With(plain.Serial(), changes)
+	return false
 }

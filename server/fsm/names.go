@@ -75,7 +75,37 @@ func (a *applier) checkZoneNames(present, zone *provisionrv1.Zone) *errs.Error {
 	case spec.GetDnssec() == "online" && spec.GetTransfer() != nil:
 		return errs.New(errs.Invalid, "zone %s is signed online: it cannot be transferred", name).WithHint("set dnssec to presigned, or remove transfer")
 	}
+	if err := a.checkNesting(present, zone); err != nil {
+		return err
+	}
 	return zoneOwner(zone).checkRecords(spec.GetRecords())
+}
+
+// checkNesting refuses a signed zone around or within another one: there are no delegations, so that a signed zone denies what
+// is within it. What is so already is left.
+func (a *applier) checkNesting(present, zone *provisionrv1.Zone) *errs.Error {
+	domain, signed := zone.GetSpec().GetDomain(), isSigned(zone)
+	was := present != nil && present.GetSpec().GetDomain() == domain
+	for other := range a.Zones() {
+		theirs := other.GetSpec().GetDomain()
+		if other.GetMetadata().GetName() == zone.GetMetadata().GetName() || !signed && !isSigned(other) ||
+			!strings.HasSuffix(domain, "."+theirs) && !strings.HasSuffix(theirs, "."+domain) ||
+			was && (isSigned(present) || isSigned(other)) {
+			continue
+		}
+		where := "around"
+		if len(domain) > len(theirs) {
+			where = "within"
+		}
+		return errs.New(errs.Conflict, "zone %s: its domain %s is %s %s of zone %s, and a signed zone denies all names of others within it",
+			zone.GetMetadata().GetName(), domain, where, theirs, other.GetMetadata().GetName()).
+			WithHint("choose domains beside each other, or set dnssec of both zones to off")
+	}
+	return nil
+}
+
+func isSigned(z *provisionrv1.Zone) bool {
+	return z.GetSpec().GetDnssec() == "presigned" || z.GetSpec().GetDnssec() == "online"
 }
 
 // checkPlainRecords checks static records as members below [state.LevelNames] do.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
@@ -174,6 +176,53 @@ func TestReverseIsChecked(t *testing.T) {
 	w.refuse(errs.Invalid, in("fd00::/120", "classless"))
 	w.must(in("10.90.0.0/25", "octet"))
 	w.must(in("10.90.0.0/25", "classless"))
+}
+
+// TestReverseOfAProvidersRange: a provider that says a large range of a network is not refused for what the user asked for.
+func TestReverseOfAProvidersRange(t *testing.T) {
+	w := initialised(t)
+	o := network("n", "")
+	o.GetNetwork().Spec = &provisionrv1.NetworkSpec{Provider: "local", Reverse: "classless"}
+	w.must(put(o))
+	completed := proto.CloneOf(o)
+	completed.GetNetwork().Written = proto.CloneOf(o.GetNetwork().GetSpec())
+	completed.GetNetwork().Spec.Cidr = "10.90.0.0/16"
+	w.must(put(completed))
+	w.must(put(o))
+	if got := w.store.Read().Network("n").GetSpec(); got.GetCidr() != "10.90.0.0/16" || got.GetReverse() != "classless" {
+		t.Errorf("network %v", got)
+	}
+	o.GetNetwork().Spec.Cidr = "10.90.0.0/16"
+	w.refuse(errs.Invalid, put(o))
+}
+
+// TestSignedZonesAreNotNested: neither around nor within another zone, however it comes about; what was so before stays.
+func TestSignedZonesAreNotNested(t *testing.T) {
+	in := func(name, domain, dnssec string) *raftlogv1.Command {
+		o := zone(name, domain)
+		o.GetZone().Spec.Dnssec = dnssec
+		return put(o)
+	}
+	w := initialised(t)
+	w.must(in("beside", "xprovisionr.internal", "online"))
+	w.must(in("inner", "a.provisionr.internal", ""))
+	w.refuse(errs.Conflict, in("inner", "a.provisionr.internal", "presigned"))
+	w.refuse(errs.Conflict, in("default", "provisionr.internal", "online"))
+	w.must(in("inner", "elsewhere.example", "presigned"))
+	w.refuse(errs.Conflict, in("deep", "a.b.elsewhere.example", "off"))
+	w.must(in("default", "provisionr.internal", "presigned"))
+	w.refuse(errs.Conflict, in("inner", "a.provisionr.internal", ""))
+
+	before := newWorld(t)
+	c := initCommand()
+	c.GetInitCluster().Cluster.FeatureLevel = state.LevelNames - 1
+	before.must(c)
+	before.must(in("inner", "a.provisionr.internal", "online"))
+	before.must(&raftlogv1.Command{Kind: &raftlogv1.Command_SetFeatureLevel{SetFeatureLevel: &raftlogv1.SetFeatureLevel{Level: state.LevelNames}}})
+	before.must(put(withRecords(zone("default", "provisionr.internal"), textRecord("x", "y"))))
+	before.must(in("inner", "a.provisionr.internal", "presigned"))
+	before.must(in("inner", "a.provisionr.internal", "off"))
+	before.refuse(errs.Conflict, in("inner", "a.provisionr.internal", "online"))
 }
 
 // TestNamesBeforeTheirLevel: below the level what is said of further names is taken and not looked at; with the level it is

@@ -104,7 +104,8 @@ func (a *applier) applyNetwork(wanted *provisionrv1.Network, uid string) *errs.E
 	return nil
 }
 
-// checkReverse checks which reverse zones a network asks for. A range that is not known yet fits all.
+// checkReverse checks which reverse zones a network asks for. A range that the provider says fits all: it may come later,
+// and where it is too large for classless zones it has whole ones.
 func (a *applier) checkReverse(n *provisionrv1.Network, parsed addressing) *errs.Error {
 	reverse, name := n.GetSpec().GetReverse(), n.GetMetadata().GetName()
 	switch {
@@ -112,7 +113,7 @@ func (a *applier) checkReverse(n *provisionrv1.Network, parsed addressing) *errs
 		return nil
 	case reverse != "classless":
 		return errs.New(errs.Invalid, "network %s: reverse is octet or classless, not %q", name, clip(reverse, maxName))
-	case parsed.prefix.IsValid() && (!parsed.prefix.Addr().Is4() || parsed.prefix.Bits() <= 24):
+	case n.GetWritten().GetCidr() != "" && parsed.prefix.IsValid() && (!parsed.prefix.Addr().Is4() || parsed.prefix.Bits() <= 24):
 		return errs.New(errs.Invalid, "network %s: %s has whole reverse zones", name, parsed.prefix).
 			WithHint("classless reverse zones (RFC 2317) are for IPv4 ranges longer than 24 bits")
 	}

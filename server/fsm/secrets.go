@@ -63,7 +63,10 @@ func (a *applier) deleteSecret(name string) *errs.Error {
 		return inUse("secret", name, "pool "+p.GetMetadata().GetName()).WithHint("take it out of the pool's files and templates first")
 	}
 	for z := range a.ZonesWithSecret(name) {
-		return inUse("secret", name, "zone "+z.GetMetadata().GetName()).WithHint("take it out of the zone's transfer keys first")
+		// Members of the version before do not know of these.
+		if a.NamesLevel() {
+			return inUse("secret", name, "zone "+z.GetMetadata().GetName()).WithHint("take it out of the zone's transfer keys first")
+		}
 	}
 	a.Delete(secret)
 	// What is left counts on for a secret of the same name. The oldest such rest goes when there are too many.

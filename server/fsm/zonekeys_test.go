@@ -187,6 +187,20 @@ func TestSecretOfATransferKey(t *testing.T) {
 	w.must(remove("secrets", "tsig"))
 }
 
+// Below their level transfer keys hold no secret: members of the version before do not know of them.
+func TestSecretOfATransferKeyBelowItsLevel(t *testing.T) {
+	w := newWorld(t)
+	c := initCommand()
+	c.GetInitCluster().Cluster.FeatureLevel = state.LevelNames - 1
+	w.must(c)
+	w.must(putKey(1, 1, 1))
+	w.must(putSecret(secret("tsig", 1, 1, "one")))
+	o := zone("default", origin)
+	o.GetZone().Spec.Transfer = &provisionrv1.ZoneTransfer{Keys: []*provisionrv1.TransferKey{{Name: "ns2", Secret: "tsig"}}}
+	w.must(put(o))
+	w.must(remove("secrets", "tsig"))
+}
+
 // Whatever is asked for, an origin with keys has one active key and at most one published one, and the serial never stays
 // behind a change.
 func TestZoneKeyStates(t *testing.T) {

@@ -32,7 +32,7 @@ func (v *view) chunks(pool string) ([]part, error) {
 			if len(c.Members) == 0 {
 				continue
 			}
-			p, err := encode(prefix+place, c)
+			p, err := encodeChunk(prefix+place, c)
 			if err != nil {
 				return err
 			}
@@ -61,12 +61,35 @@ func (v *view) chunks(pool string) ([]part, error) {
 	return parts, nil
 }
 
+// encodeChunk encodes a chunk, from which it then takes the further addresses: only names are answered with these, so that
+// they ask nothing of a machine, and members of builds that know them or do not agree about what does.
+func encodeChunk(name string, c *agentv1.MemberChunk) (part, error) {
+	whole, err := encode(name, c)
+	if err != nil {
+		return part{}, err
+	}
+	further := false
+	for _, m := range c.GetMembers() {
+		further = further || len(m.GetFurtherAddresses()) > 0
+		m.FurtherAddresses = nil
+	}
+	if !further {
+		return whole, nil
+	}
+	bare, err := encode(name, c)
+	whole.asked = bare.ref.GetHash()
+	return whole, err
+}
+
 func (v *view) member(slot *provisionrv1.Slot, m *provisionrv1.Machine) *agentv1.Member {
 	out := &agentv1.Member{
 		Name: slot.GetMetadata().GetName(), Fqdn: slot.GetFqdn(), Index: slot.GetIndex(), MachineId: slot.GetHolder(),
 	}
 	if addrs := dnszone.Addresses(v.s, m); len(addrs) > 0 {
 		out.Address = addrs[0].String()
+		for _, addr := range addrs[1:] {
+			out.FurtherAddresses = append(out.FurtherAddresses, addr.String())
+		}
 	}
 	// In a mesh the vpn component has it.
 	if vpn := m.GetStatus().GetVpn(); vpn != "" && m.GetStatus().GetFacts().GetVpnPublicKey() != "" && !v.vpnNodes(vpn).mesh {

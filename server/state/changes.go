@@ -4,11 +4,18 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 )
 
-// MaxChanges is how many changed rows are remembered for [Store.Changes].
-const MaxChanges = 8192
+// Bounds of what is remembered for [Store.Changes].
+const (
+	// MaxChanges is how many changed rows.
+	MaxChanges = 8192
+	// MaxChangeSize is how many octets the zones and pools among them have as they were before, in wire form.
+	MaxChangeSize = 4 << 20
+)
 
 // dnsTables are those that names and addresses are made of.
 const dnsTables = TablePools | TableMachines | TableSlots | TableClaims | TableZones | TableNetworks | TableMembers
@@ -26,14 +33,17 @@ type Row struct {
 // changes remembers the newest rows that transactions with a change of names wrote, by publication.
 type changes struct {
 	mu sync.Mutex
-	// rows[i] was published by number[i]; both ascend.
+	// rows[i] was published by number[i], which ascend, and keeps sizes[i] octets. Size is their sum.
 	rows   []Row
 	number []uint64
+	sizes  []int
+	size   int
 	// since is the publication after which everything is remembered.
 	since uint64
-	// pending are committed and not published; lost says that there were too many.
-	pending []Row
-	lost    bool
+	// pending are committed and not published, of pendingSize octets; lost says that there were too many.
+	pending     []Row
+	pendingSize int
+	lost        bool
 }
 
 // Publication counts the publications of the store that a snapshot is of, for [Store.Changes].
@@ -54,36 +64,67 @@ func (s *Store) Changes(after uint64, until *Snapshot) ([]Row, bool) {
 }
 
 func (c *changes) add(rows []Row) {
-	if c.lost = c.lost || len(c.pending)+len(rows) > MaxChanges; c.lost {
-		c.pending = nil
+	for _, row := range rows {
+		c.pendingSize += row.size()
+	}
+	if c.lost = c.lost || len(c.pending)+len(rows) > MaxChanges || c.pendingSize > MaxChangeSize; c.lost {
+		c.forget()
 		return
 	}
 	c.pending = append(c.pending, rows...)
 }
 
 // forget has the next publication be one that nothing before is known of.
-func (c *changes) forget() { c.pending, c.lost = nil, true }
+func (c *changes) forget() { c.pending, c.pendingSize, c.lost = nil, 0, true }
+
+// size is what a row keeps, as far as it may be much: up to a thousand times what others do.
+func (r Row) size() int {
+	switch before := r.Before.(type) {
+	case *provisionrv1.Zone:
+		return proto.Size(before)
+	case *provisionrv1.Pool:
+		return proto.Size(before)
+	}
+	return 0
+}
 
 // publish moves what is pending behind a publication and drops the oldest rows, whole publications at a time.
 func (c *changes) publish(publication uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pending, lost := c.pending, c.lost
-	c.pending, c.lost = nil, false
+	c.pending, c.pendingSize, c.lost = nil, 0, false
 	if lost {
-		c.rows, c.number, c.since = nil, nil, publication
+		c.rows, c.number, c.sizes, c.size, c.since = nil, nil, nil, 0, publication
 		return
 	}
 	old := len(c.rows)
 	for _, row := range pending {
-		c.rows, c.number = append(c.rows, row), append(c.number, publication)
+		c.rows, c.number, c.sizes = append(c.rows, row), append(c.number, publication), append(c.sizes, row.size())
+		c.size += row.size()
 	}
+	drop := 0
 	if over := len(c.rows) - MaxChanges; over > 0 {
 		// A quarter more, so that rows are not moved at each publication.
-		c.since = c.number[min(over+MaxChanges/4, old)-1]
-		drop, _ := slices.BinarySearch(c.number, c.since+1)
-		c.rows, c.number = slices.Delete(c.rows, 0, drop), slices.Delete(c.number, 0, drop)
+		drop = min(over+MaxChanges/4, old)
 	}
+	// What is new fits by itself.
+	for left := c.size - sum(c.sizes[:drop]); left > MaxChangeSize; drop++ {
+		left -= c.sizes[drop]
+	}
+	if drop > 0 {
+		c.since = c.number[drop-1]
+		drop, _ = slices.BinarySearch(c.number, c.since+1)
+		c.size -= sum(c.sizes[:drop])
+		c.rows, c.number, c.sizes = slices.Delete(c.rows, 0, drop), slices.Delete(c.number, 0, drop), slices.Delete(c.sizes, 0, drop)
+	}
+}
+
+func sum(sizes []int) (n int) {
+	for _, size := range sizes {
+		n += size
+	}
+	return n
 }
 
 // note remembers the present row of a table that a row is about to replace or to be deleted from. One row more than are

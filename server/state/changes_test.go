@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -124,5 +125,34 @@ func TestChangesAreBounded(t *testing.T) {
 	s.Publish()
 	if _, ok := s.Changes(before, s.Read()); ok || len(s.names.rows) != 0 {
 		t.Errorf("a change of too many rows is known: %d", len(s.names.rows))
+	}
+}
+
+// TestChangesAreBoundedByOctets: what zones and pools were before is kept up to a size, publications whole.
+func TestChangesAreBoundedByOctets(t *testing.T) {
+	s := New()
+	change := func(i int) {
+		commitRows(t, s, true, changesSlot("s", fmt.Sprint(i)),
+			&provisionrv1.Zone{Metadata: &provisionrv1.Metadata{Name: "z"}, Spec: &provisionrv1.ZoneSpec{Domain: strings.Repeat("x", 1<<20)}})
+	}
+	for i := range 10 {
+		change(i)
+		s.Publish()
+		if s.names.size != sum(s.names.sizes) || s.names.size > MaxChangeSize || len(s.names.rows) != len(s.names.sizes) {
+			t.Fatalf("%d octets are remembered, rows of %v", s.names.size, s.names.sizes)
+		}
+	}
+	last := s.Read().Publication()
+	for before, known := range []bool{true, true, true, true, false} {
+		if rows, ok := s.Changes(last-uint64(before), s.Read()); ok != known || ok && len(rows) != 2*before {
+			t.Errorf("after %d publications before: %d rows, %v", before, len(rows), ok)
+		}
+	}
+	for i := range 6 {
+		change(i)
+	}
+	s.Publish()
+	if _, ok := s.Changes(last, s.Read()); ok || s.names.size != 0 {
+		t.Errorf("a change of too many octets is known: %d", s.names.size)
 	}
 }

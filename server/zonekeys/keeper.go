@@ -2,6 +2,7 @@ package zonekeys
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -109,23 +110,45 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	}
 }
 
-// carryOut does what a plan says, as far as it goes.
+// carryOut does what a plan says until ctx ends: the keys that there are first, whose signatures expire. What fails keeps
+// nothing else from being done.
 func (k *Keeper) carryOut(ctx context.Context, p plan, now time.Time) error {
-	for _, origin := range p.make {
-		command, err := k.generate(k.cfg.State.Read(), origin, state.KeyActive, now)
-		if err != nil {
-			return err
+	var failed, raced error
+	note := func(err error) {
+		if errs.Is(err, errs.Conflict) {
+			raced = err
+		} else if err != nil {
+			failed = errors.Join(failed, err)
 		}
-		if err := k.cfg.Put(ctx, command); err != nil {
-			return err
-		}
-		k.cfg.Logger.Info("dnssec key made", "zone", origin, "tag", command.GetPutZoneKey().GetKey().GetTag())
 	}
 	for _, command := range p.commands {
-		if err := k.cfg.Put(ctx, command); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		note(k.cfg.Put(ctx, command))
 	}
+	for _, origin := range p.make {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		note(k.first(ctx, origin, now))
+	}
+	if failed != nil {
+		return failed
+	}
+	return raced
+}
+
+// first makes the first key of an origin.
+func (k *Keeper) first(ctx context.Context, origin string, now time.Time) error {
+	command, err := k.generate(k.cfg.State.Read(), origin, state.KeyActive, now)
+	if err != nil {
+		return err
+	}
+	if err := k.cfg.Put(ctx, command); err != nil {
+		return err
+	}
+	k.cfg.Logger.Info("dnssec key made", "zone", origin, "tag", command.GetPutZoneKey().GetKey().GetTag())
 	return nil
 }
 

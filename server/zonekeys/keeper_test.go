@@ -167,9 +167,9 @@ func TestRollover(t *testing.T) {
 		if next := w.next(old.GetTag()); !strings.HasPrefix(next, "remove its DS record from the parent zone; it is removed after") {
 			t.Errorf("next: %s", next)
 		}
-		time.Sleep(retired)
+		time.Sleep(dnssec.Timing{TTL: 300 * time.Second, DS: parents}.Retire() - time.Minute)
 		w.only(domain, state.KeyRetired)
-		time.Sleep(300*time.Second + longest)
+		time.Sleep(time.Minute + longest)
 		if got := w.states(domain); got != "active" {
 			t.Errorf("keys %s", got)
 		}
@@ -248,5 +248,36 @@ func TestListTellsNothingPrivate(t *testing.T) {
 	k := one[0]
 	if !strings.HasPrefix(k.GetDs(), domain+". IN DS ") || !strings.HasPrefix(k.GetDnskey(), domain+". IN DNSKEY 257 3 13 ") || k.GetNext() != "signs" {
 		t.Errorf("key %v", k)
+	}
+}
+
+// Signatures come before first keys, one failure keeps nothing else away, and the end of ctx everything.
+func TestCarryOutGoesOn(t *testing.T) {
+	w := newWorld(t, fsm.Level)
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []string
+	w.keeper.cfg.Put = func(_ context.Context, c *raftlogv1.Command) error {
+		what := "first"
+		if c.GetRemoveZoneKey() != nil {
+			what = c.GetRemoveZoneKey().GetName()
+		}
+		if got = append(got, what); len(got) == 5 {
+			cancel()
+		}
+		if what == "b" {
+			return errs.New(errs.Conflict, "raced")
+		}
+		return errs.New(errs.Unavailable, "no %s", what)
+	}
+	remove := func(name string) *raftlogv1.Command {
+		return &raftlogv1.Command{Kind: &raftlogv1.Command_RemoveZoneKey{RemoveZoneKey: &raftlogv1.RemoveZoneKey{Name: name}}}
+	}
+	p := plan{make: []string{domain}, commands: []*raftlogv1.Command{remove("a"), remove("b")}}
+	err := w.keeper.carryOut(ctx, p, time.Now())
+	if strings.Join(got, " ") != "a b first" || err == nil || !strings.Contains(err.Error(), "no a") || !strings.Contains(err.Error(), "no first") {
+		t.Errorf("done %q: %v", got, err)
+	}
+	if err := w.keeper.carryOut(ctx, p, time.Now()); err != context.Canceled || len(got) != 5 {
+		t.Errorf("done %q: %v", got, err)
 	}
 }

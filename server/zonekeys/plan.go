@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	// retired is how long a retired key is kept beyond the zone's TTL: two days, the longest that parents let their DS records
-	// be remembered.
-	retired = 48 * time.Hour
+	// parents is the longest that parents let their DS records be remembered.
+	parents = 48 * time.Hour
 	// grace is how long the keys of a zone are kept that is not signed any more: who turns it on again meanwhile has the key
 	// whose DS record the parent has.
 	grace = 48 * time.Hour
@@ -64,7 +63,7 @@ func planOf(s *state.Snapshot, now time.Time, unsigned map[string]time.Time) (p 
 		case state.KeyActive:
 			p.sign(k, z.Mode, now)
 		case state.KeyRetired:
-			p.remove(k, k.GetSince().AsTime().Add(z.TTL+retired), now)
+			p.remove(k, goesAt(k, z.TTL), now)
 		}
 	}
 	for origin := range unsigned {
@@ -73,6 +72,11 @@ func planOf(s *state.Snapshot, now time.Time, unsigned map[string]time.Time) (p 
 		}
 	}
 	return p
+}
+
+// goesAt is when a retired key is not needed any more.
+func goesAt(k *provisionrv1.ZoneKey, ttl time.Duration) time.Time {
+	return k.GetSince().AsTime().Add(dnssec.Timing{TTL: ttl, DS: parents}.Retire())
 }
 
 // sign moves the signing time of a zone on. Where signatures are made when asked for, it only must not be too old for the zone

@@ -114,7 +114,7 @@ func next(row *provisionrv1.ZoneKey, signed map[string]time.Duration, now time.T
 	case state.KeyActive:
 		return "signs"
 	case state.KeyRetired:
-		return fmt.Sprintf("remove its DS record from the parent zone; it is removed after %s", text(row.GetSince().AsTime().Add(ttl+retired)))
+		return fmt.Sprintf("remove its DS record from the parent zone; it is removed after %s", text(goesAt(row, ttl)))
 	}
 	return ""
 }

@@ -3,13 +3,16 @@ package zonekeys
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/provisionr/provisionr/dnsserver/dnssec"
 	"github.com/provisionr/provisionr/dnsserver/zone"
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/dnszone"
 	"github.com/provisionr/provisionr/server/state"
 )
@@ -142,24 +145,57 @@ type OnlineSigner interface {
 }
 
 // Follow gives the keys of zones to a server that signs answers, at once and after each change, until ctx ends, which is not an
-// error. While no zone is signed that way it has none.
+// error. While no zone is signed that way it has none. A key that cannot be opened is tried again: what opens it may come later.
 func (k *Keeper) Follow(ctx context.Context, online OnlineSigner) error {
+	failed := map[string]bool{}
 	for {
 		changed := k.cfg.State.Watch(state.TableZoneKeys, state.TableZones)
-		if err := online.SetKeys(k.onlineKeys(k.cfg.State.Read())); err != nil {
+		s := k.cfg.State.Read()
+		if err := online.SetKeys(k.onlineKeys(s, failed)); err != nil {
 			k.cfg.Logger.Error("cannot sign answers with the present dnssec keys", "err", err)
+		}
+		if len(failed) == 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			}
+			continue
+		}
+		if !k.await(ctx, changed, s.SealedKey()) {
+			return nil
+		}
+	}
+}
+
+// await returns after what failed may work: after a change, with another data key, or after a while. It reports false when
+// ctx ends.
+func (k *Keeper) await(ctx context.Context, changed <-chan struct{}, sealed *raftlogv1.SealedKey) bool {
+	again := time.NewTimer(retry)
+	defer again.Stop()
+	for {
+		// Every change of a name is one of the cluster, too.
+		cluster := k.cfg.State.Watch(state.TableCluster)
+		if k.cfg.State.Read().SealedKey() != sealed {
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
 		case <-changed:
+			return true
+		case <-again.C:
+			return true
+		case <-cluster:
 		}
 	}
 }
 
 // onlineKeys are all keys as soon as one zone is signed online: which reverse zones there are changes with networks. One zone
-// whose keys cannot be opened does not keep the others' away.
-func (k *Keeper) onlineKeys(s *state.Snapshot) []dnssec.KeyState {
+// whose keys cannot be opened does not keep the others' away: it is one of the failed then, which are told of once.
+func (k *Keeper) onlineKeys(s *state.Snapshot, failed map[string]bool) []dnssec.KeyState {
+	before := maps.Clone(failed)
+	clear(failed)
 	if !slices.ContainsFunc(slices.Collect(s.Zones()), func(z *provisionrv1.Zone) bool { return z.GetSpec().GetDnssec() == "online" }) {
 		return nil
 	}
@@ -172,7 +208,9 @@ func (k *Keeper) onlineKeys(s *state.Snapshot) []dnssec.KeyState {
 		}
 		states, err := k.open(s, keysOf(s, row.GetOrigin()))
 		if err != nil {
-			k.cfg.Logger.Error("cannot open dnssec keys", "zone", row.GetOrigin(), "err", err)
+			if failed[row.GetOrigin()] = true; !before[row.GetOrigin()] {
+				k.cfg.Logger.Error("cannot open dnssec keys; trying again", "zone", row.GetOrigin(), "err", err)
+			}
 			continue
 		}
 		all = append(all, states...)

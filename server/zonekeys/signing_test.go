@@ -214,3 +214,56 @@ func TestPolicy(t *testing.T) {
 		t.Error("the old value of the secret is still used")
 	}
 }
+
+// What opens a secret may come to this member after the secret.
+func TestPolicyWaitsForTheDataKey(t *testing.T) {
+	w := newWorld(t, fsm.Level)
+	w.apply(zoneObject("default", &provisionrv1.ZoneSpec{Domain: domain, Transfer: &provisionrv1.ZoneTransfer{
+		Keys: []*provisionrv1.TransferKey{{Name: "ns2", Secret: "one"}}}}))
+	w.setSecret("one", tsigSecret)
+	w.breakAll(true, "one")
+	if p := w.keeper.Policy(domain); len(p.Keys) != 0 {
+		t.Fatalf("keys %v", p.Keys)
+	}
+	w.breakAll(false, "one")
+	w.putSealedKey(2)
+	if p := w.keeper.Policy(domain); len(p.Keys) != 1 {
+		t.Error("a key that can be opened now is not used")
+	}
+}
+
+// Keys that cannot be opened are tried again after a while, and at once with another data key.
+func TestFollowTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := signed(t, "online")
+		first, second := w.only(domain, state.KeyActive).GetMetadata().GetName(), w.only(reverse, state.KeyActive).GetMetadata().GetName()
+		w.breakAll(true, first, second)
+		ctx, cancel := context.WithCancel(t.Context())
+		o, done := &online{dnssec.NewOnline(dnssec.OnlineConfig{}), make(chan int, 100)}, make(chan error, 1)
+		go func() { done <- w.keeper.Follow(ctx, o) }()
+		begin := time.Now()
+		for range 3 {
+			if n := <-o.given; n != 0 {
+				t.Errorf("%d keys", n)
+			}
+		}
+		synctest.Wait()
+		w.breakAll(false, first)
+		if n := <-o.given; n != 1 || time.Since(begin) != 3*retry {
+			t.Errorf("%d keys after %s", n, time.Since(begin))
+		}
+		synctest.Wait()
+		w.breakAll(false, second)
+		w.putSealedKey(2)
+		if n := <-o.given; n != 2 || time.Since(begin) != 3*retry {
+			t.Errorf("%d keys after %s", n, time.Since(begin))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(w.log.String(), "cannot open"); n != 2 {
+			t.Errorf("told %d times of two zones: %s", n, w.log.String())
+		}
+	})
+}

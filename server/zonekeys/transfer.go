@@ -10,6 +10,7 @@ import (
 	"github.com/provisionr/provisionr/dnsserver/tsig"
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 	"github.com/provisionr/provisionr/server/state"
 )
 
@@ -17,6 +18,8 @@ import (
 type policy struct {
 	zone    *provisionrv1.Zone
 	secrets []*provisionrv1.Secret
+	// sealed is what opens the secrets: it may come to this member later than they do.
+	sealed *raftlogv1.SealedKey
 	transfer.Policy
 }
 
@@ -32,13 +35,13 @@ func (k *Keeper) Policy(origin string) transfer.Policy {
 	for _, key := range z.GetSpec().GetTransfer().GetKeys() {
 		secrets = append(secrets, s.Secret(key.GetSecret()))
 	}
-	name := z.GetMetadata().GetName()
+	name, sealed := z.GetMetadata().GetName(), s.SealedKey()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p, ok := k.policies[name]; ok && p.zone == z && slices.Equal(p.secrets, secrets) {
+	if p, ok := k.policies[name]; ok && p.zone == z && p.sealed == sealed && slices.Equal(p.secrets, secrets) {
 		return p.Policy
 	}
-	p := policy{z, secrets, k.policyOf(z, secrets)}
+	p := policy{z, secrets, sealed, k.policyOf(z, secrets)}
 	if len(k.policies) >= maxPolicies {
 		clear(k.policies)
 	}

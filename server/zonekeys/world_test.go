@@ -59,9 +59,7 @@ func newWorld(t *testing.T, level uint32) *world {
 			network("local", "10.0.0.0/24"), zoneObject("default", &provisionrv1.ZoneSpec{Domain: domain}),
 		},
 	}}})
-	w.must(&raftlogv1.Command{Kind: &raftlogv1.Command_PutSealedKey{PutSealedKey: &raftlogv1.PutSealedKey{
-		Key: &raftlogv1.SealedKey{Version: 1, Oldest: 1, Newest: 1},
-	}}})
+	w.putSealedKey(1)
 	return w
 }
 
@@ -124,7 +122,32 @@ func (w *world) OpenZoneKey(k *provisionrv1.ZoneKey) ([]byte, error) {
 }
 
 func (w *world) OpenSecret(s *provisionrv1.Secret) ([]byte, error) {
+	if w.isBroken(s.GetMetadata().GetName()) {
+		return nil, errs.New(errs.Internal, "broken")
+	}
 	return w.ring.Open(s.GetMetadata().GetName(), s.GetCiphertext())
+}
+
+func (w *world) isBroken(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken[name]
+}
+
+func (w *world) breakAll(broken bool, names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range names {
+		w.broken[name] = broken
+	}
+}
+
+// putSealedKey has another version of what opens keys and secrets.
+func (w *world) putSealedKey(version uint64) {
+	w.t.Helper()
+	w.must(&raftlogv1.Command{Kind: &raftlogv1.Command_PutSealedKey{PutSealedKey: &raftlogv1.PutSealedKey{
+		Key: &raftlogv1.SealedKey{Version: version, Oldest: 1, Newest: 1},
+	}}})
 }
 
 func (w *world) setSecret(name, value string) {

@@ -4372,9 +4372,12 @@ type Member struct {
 	// Ready members are answered under the pool's aliases. Not sent within members/POOL/CHUNK: see ComponentRef.
 	Ready bool `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
 	// VpnAddress of a machine that VpnComponent leaves out: see there.
-	VpnAddress    string `protobuf:"bytes,7,opt,name=vpn_address,json=vpnAddress,proto3" json:"vpn_address,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	VpnAddress string `protobuf:"bytes,7,opt,name=vpn_address,json=vpnAddress,proto3" json:"vpn_address,omitempty"`
+	// FurtherAddresses are those beside address, as of another family. The member's names have them too, and each points back.
+	// Desired.hash leaves them out: they ask nothing of a machine.
+	FurtherAddresses []string `protobuf:"bytes,8,rep,name=further_addresses,json=furtherAddresses,proto3" json:"further_addresses,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -4454,6 +4457,13 @@ func (x *Member) GetVpnAddress() string {
 		return x.VpnAddress
 	}
 	return ""
+}
+
+func (x *Member) GetFurtherAddresses() []string {
+	if x != nil {
+		return x.FurtherAddresses
+	}
+	return nil
 }
 
 // Report is what changed since the last report. The agent keeps it until ReportAck.
@@ -5576,7 +5586,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\t_override\"M\n" +
 	"\vMemberChunk\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12*\n" +
-	"\amembers\x18\x02 \x03(\v2\x10.agent.v1.MemberR\amembers\"\xb6\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x10.agent.v1.MemberR\amembers\"\xe3\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04fqdn\x18\x02 \x01(\tR\x04fqdn\x12\x14\n" +
@@ -5586,7 +5596,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"machine_id\x18\x05 \x01(\tR\tmachineId\x12\x14\n" +
 	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1f\n" +
 	"\vvpn_address\x18\a \x01(\tR\n" +
-	"vpnAddress\"\xd1\x02\n" +
+	"vpnAddress\x12+\n" +
+	"\x11further_addresses\x18\b \x03(\tR\x10furtherAddresses\"\xd1\x02\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12!\n" +
 	"\fdesired_hash\x18\x02 \x01(\fR\vdesiredHash\x12'\n" +
