@@ -25,7 +25,7 @@ func hosts(n int) []zone.Record {
 // BenchmarkSignature is one signature.
 func BenchmarkSignature(b *testing.B) {
 	k := generate(b, testOrigin)
-	owner, _ := appendName(nil, "web-1."+testOrigin)
+	owner, _ := zone.AppendName(nil, "web-1."+testOrigin)
 	set := rrset{typ: zone.TypeA, ttl: 300, data: [][]byte{{192, 0, 2, 1}}}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -60,7 +60,7 @@ func (r *run) mend() error {
 // so has somebody before it linked anew. The origin, which is never gone, comes first.
 func (c *chain) before(n *name) (string, error) {
 	text, _ := c.base.Neighbours(textOf(n.wire))
-	before, err := appendName(nil, text)
+	before, err := zone.AppendName(nil, text)
 	if err != nil {
 		return "", err
 	}
@@ -74,7 +74,7 @@ func (c *chain) before(n *name) (string, error) {
 // after returns the name that stands after another one in the new ring. Names are asked about in reverse order.
 func (c *chain) after(n *name, origin string) (string, error) {
 	_, text := c.base.Neighbours(textOf(n.wire))
-	after, err := appendName(nil, text)
+	after, err := zone.AppendName(nil, text)
 	if err != nil {
 		return "", err
 	}

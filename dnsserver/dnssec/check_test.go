@@ -86,7 +86,7 @@ func sign(t tester, s *Signer, base *zone.Zone, serial uint32, plain ...zone.Cha
 // toRR makes the record of the reference library.
 func toRR(t tester, r zone.Record) dns.RR {
 	t.Helper()
-	wire, err := appendName(nil, r.Name)
+	wire, err := zone.AppendName(nil, r.Name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func newKey(origin string, private *ecdsa.PrivateKey) (*Key, error) {
 }
 
 func assemble(origin string, public []byte, private *ecdsa.PrivateKey) (*Key, error) {
-	owner, err := appendName(nil, origin)
+	owner, err := zone.AppendName(nil, origin)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a key for zone %q: %w", origin, err)
 	}

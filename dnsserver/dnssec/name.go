@@ -2,8 +2,6 @@ package dnssec
 
 import (
 	"bytes"
-	"fmt"
-	"strings"
 
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
@@ -24,36 +22,7 @@ const (
 	maxLabel = 63
 )
 
-// appendName appends the wire form of an absolute name in lower case; a final dot is optional. What a name may be made
-// of is for the zone to say.
-func appendName(dst []byte, name string) ([]byte, error) {
-	start := len(dst)
-	if trimmed := strings.TrimSuffix(name, "."); trimmed != "" {
-		for label := range strings.SplitSeq(trimmed, ".") {
-			if len(label) == 0 || len(label) > maxLabel {
-				return nil, fmt.Errorf("name %q: a label has %d octets, not 1 to %d", name, len(label), maxLabel)
-			}
-			dst = append(dst, byte(len(label)))
-			for i := range len(label) {
-				dst = append(dst, lower(label[i]))
-			}
-		}
-	}
-	dst = append(dst, 0)
-	if len(dst)-start > maxName {
-		return nil, fmt.Errorf("name %q: longer than %d octets", name, maxName)
-	}
-	return dst, nil
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + ('a' - 'A')
-	}
-	return c
-}
-
-// textOf returns the presentation form, with final dot, of a wire name made by appendName.
+// textOf returns the presentation form, with final dot, of a wire name made by zone.AppendName.
 func textOf[T string | []byte](wire T) string {
 	if len(wire) <= 1 {
 		return "."

@@ -80,7 +80,7 @@ func (o *Online) SetKeys(keys []KeyState) error {
 func DNSKEYs(origin string, keys []KeyState) []zone.Record {
 	var records []zone.Record
 	for _, k := range keys {
-		if owner, err := appendName(nil, origin); err == nil && k.Key.origin == textOf(owner) {
+		if owner, err := zone.AppendName(nil, origin); err == nil && k.Key.origin == textOf(owner) {
 			records = append(records, k.Key.DNSKEY())
 		}
 	}

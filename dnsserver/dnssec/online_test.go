@@ -308,7 +308,7 @@ func TestOnlineProves(t *testing.T) {
 
 // TestSuccessor: no name lies between a name and its successor where there is room; elsewhere the successor still follows.
 func TestSuccessor(t *testing.T) {
-	origin, _ := appendName(nil, testOrigin)
+	origin, _ := zone.AppendName(nil, testOrigin)
 	rapid.Check(t, func(t *rapid.T) {
 		name := slices.Clone(origin)
 		for range rapid.IntRange(0, 8).Draw(t, "labels") {

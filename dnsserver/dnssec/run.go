@@ -97,7 +97,7 @@ func (r *run) incremental(tick int64, changes []zone.Change) error {
 				continue
 			}
 			last = record.Name
-			wire, err := appendName(nil, record.Name)
+			wire, err := zone.AppendName(nil, record.Name)
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ func (r *run) apply(changes []zone.Change) error {
 
 // put says what a name has from now on.
 func (r *run) put(owner string, records []zone.Record) error {
-	wire, err := appendName(nil, owner)
+	wire, err := zone.AppendName(nil, owner)
 	if err != nil {
 		return fmt.Errorf("cannot sign zone %s: %w", r.Origin(), err)
 	}

@@ -230,7 +230,7 @@ func flatten(model map[string][]zone.Record) (records []zone.Record) {
 }
 
 func lowerText(name string) string {
-	wire, _ := appendName(nil, name)
+	wire, _ := zone.AppendName(nil, name)
 	return textOf(wire)
 }
 

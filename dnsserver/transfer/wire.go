@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"encoding/binary"
-	"strings"
 
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
@@ -16,21 +15,13 @@ const (
 	classIN = 1
 )
 
-// appendName appends the wire form of a name of a zone, in lower case; these have no escapes.
+// appendName appends the wire form of a name that a zone has, and which therefore has one.
 func appendName(dst []byte, name string) []byte {
-	if name = strings.TrimSuffix(name, "."); name != "" {
-		for label := range strings.SplitSeq(name, ".") {
-			dst = append(dst, byte(len(label)))
-			for i := range len(label) {
-				c := label[i]
-				if 'A' <= c && c <= 'Z' {
-					c += 'a' - 'A'
-				}
-				dst = append(dst, c)
-			}
-		}
+	named, err := zone.AppendName(dst, name)
+	if err != nil {
+		return append(dst, 0)
 	}
-	return append(dst, 0)
+	return named
 }
 
 // appendRecord appends a record with its whole owner.
@@ -56,30 +47,13 @@ func cut(records []byte) (owner, body, rest []byte) {
 	return records[:n], records[n:end], records[end:]
 }
 
-// skipName returns the offset behind the name at off, without following a pointer.
-func skipName(msg []byte, off int) (int, bool) {
-	for off < len(msg) {
-		n := int(msg[off])
-		switch {
-		case n == 0:
-			return off + 1, true
-		case n >= 0xc0:
-			return off + 2, off+2 <= len(msg)
-		case n >= 0x40:
-			return 0, false
-		}
-		off += 1 + n
-	}
-	return 0, false
-}
-
 // requestSerial returns the serial of the version that the sender of an IXFR query has: that of the SOA record which is its
 // authority section (RFC 1995 section 3). The message is otherwise well-formed; its question's name has the given size.
 func requestSerial(msg []byte, name int) (uint32, bool) {
 	if binary.BigEndian.Uint16(msg[6:]) != 0 || binary.BigEndian.Uint16(msg[8:]) != 1 {
 		return 0, false
 	}
-	off, ok := skipName(msg, headerSize+name+questionTail)
+	off, ok := zone.SkipName(msg, headerSize+name+questionTail)
 	if !ok || off+fixed > len(msg) || zone.Type(binary.BigEndian.Uint16(msg[off:])) != zone.TypeSOA || binary.BigEndian.Uint16(msg[off+2:]) != classIN {
 		return 0, false
 	}
@@ -88,7 +62,7 @@ func requestSerial(msg []byte, name int) (uint32, bool) {
 		return 0, false
 	}
 	for range 2 { // The primary's and the hostmaster's names.
-		if off, ok = skipName(msg[:end], off); !ok {
+		if off, ok = zone.SkipName(msg[:end], off); !ok {
 			return 0, false
 		}
 	}

@@ -3,6 +3,8 @@ package tsig
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
 // Errors of Verify and Accept.
@@ -43,7 +45,7 @@ func parse(msg []byte) (r record, err error) {
 	}
 	off, ok := headerSize, true
 	for range binary.BigEndian.Uint16(msg[4:]) {
-		if off, ok = skip(msg, off); !ok || off+4 > len(msg) {
+		if off, ok = zone.SkipName(msg, off); !ok || off+4 > len(msg) {
 			return r, ErrFormat
 		}
 		off += 4
@@ -52,7 +54,7 @@ func parse(msg []byte) (r record, err error) {
 	records := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:])) + additional
 	for left := records; left > 0; left-- {
 		start := off
-		if off, ok = skip(msg, off); !ok || off+fixed > len(msg) {
+		if off, ok = zone.SkipName(msg, off); !ok || off+fixed > len(msg) {
 			return r, ErrFormat
 		}
 		head := msg[off : off+fixed]
@@ -77,7 +79,7 @@ func parse(msg []byte) (r record, err error) {
 }
 
 func (r *record) parseData(data []byte) bool {
-	end, ok := skip(data, 0)
+	end, ok := zone.SkipName(data, 0)
 	if !ok || end+fixed > len(data) {
 		return false
 	}
@@ -119,23 +121,6 @@ func (r *record) append(msg []byte) []byte {
 func appendTime(dst []byte, seconds uint64) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(seconds>>32))
 	return binary.BigEndian.AppendUint32(dst, uint32(seconds))
-}
-
-// skip returns the offset behind the name at off, without following a pointer.
-func skip(msg []byte, off int) (int, bool) {
-	for start := off; off < len(msg) && off-start < maxName; {
-		n := int(msg[off])
-		switch {
-		case n == 0:
-			return off + 1, true
-		case n >= 0xc0:
-			return off + 2, off+2 <= len(msg)
-		case n >= 0x40:
-			return 0, false
-		}
-		off += 1 + n
-	}
-	return 0, false
 }
 
 // readName returns the name at off in lower case. Pointers must lead backwards, so that there is no loop.

@@ -15,7 +15,7 @@ import (
 // Build makes a zone. It refuses names outside the origin, malformed names and data, wildcards and delegations, records
 // that may not stand at one name, a second PTR among them, and more records of one name and type than fit a message.
 func Build(cfg Config) (*Zone, error) {
-	origin, err := appendName(nil, cfg.Origin)
+	origin, err := AppendName(nil, cfg.Origin)
 	if err != nil {
 		return nil, fmt.Errorf("cannot build zone: %w", err)
 	}
@@ -88,7 +88,7 @@ func (b *builder) build(cfg Config) error {
 func (z *Zone) setSOA(cfg Config) (err error) {
 	primary := z.origin
 	if len(cfg.NS) > 0 {
-		if primary, err = appendName(nil, cfg.NS[0].Name); err != nil {
+		if primary, err = AppendName(nil, cfg.NS[0].Name); err != nil {
 			return err
 		}
 	}
@@ -96,7 +96,7 @@ func (z *Zone) setSOA(cfg Config) (err error) {
 	if negative == 0 {
 		negative = min(cfg.TTL, 10)
 	}
-	data, err := appendName(bytes.Clone(primary), "hostmaster."+z.Origin())
+	data, err := AppendName(bytes.Clone(primary), "hostmaster."+z.Origin())
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (z *Zone) setSOA(cfg Config) (err error) {
 // setServers keeps the NS records, and returns the addresses of the name servers within the zone.
 func (z *Zone) setServers(cfg Config) (addresses []Record, err error) {
 	for _, ns := range cfg.NS {
-		name, err := appendName(nil, ns.Name)
+		name, err := AppendName(nil, ns.Name)
 		if err != nil {
 			return nil, err
 		}

@@ -214,7 +214,7 @@ func (z *Zone) appendRelative(dst []byte, r Record) ([]byte, error) {
 
 func (z *Zone) appendRelativeName(dst []byte, name string) ([]byte, error) {
 	start := len(dst)
-	dst, err := appendName(dst, name)
+	dst, err := AppendName(dst, name)
 	switch {
 	case err != nil:
 		return nil, err

@@ -171,14 +171,14 @@ func CapTTL(msg []byte, seconds uint32) bool {
 	}
 	off := headerSize
 	for range binary.BigEndian.Uint16(msg[4:]) {
-		next, ok := skipName(msg, off)
+		next, ok := SkipName(msg, off)
 		if off = next + questionTail; !ok || off > len(msg) {
 			return false
 		}
 	}
 	records := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:])) + int(binary.BigEndian.Uint16(msg[10:]))
 	for range records {
-		next, ok := skipName(msg, off)
+		next, ok := SkipName(msg, off)
 		if !ok || next+10 > len(msg) {
 			return false
 		}

@@ -11,9 +11,9 @@ const (
 	maxLabel = 63
 )
 
-// appendName appends the wire form (RFC 1035 section 3.1) of an absolute name in lower case; a final dot is optional.
+// AppendName appends the wire form (RFC 1035 section 3.1) of an absolute name in lower case; a final dot is optional.
 // Escapes are not known: the names of this project are host names.
-func appendName(dst []byte, name string) ([]byte, error) {
+func AppendName(dst []byte, name string) ([]byte, error) {
 	start := len(dst)
 	trimmed := strings.TrimSuffix(name, ".")
 	if trimmed != "" {
@@ -62,8 +62,8 @@ func scanName(msg []byte, off int) (int, bool) {
 	return 0, false
 }
 
-// skipName returns the offset behind the name at off, which may end in a compression pointer. The pointer is not followed.
-func skipName(msg []byte, off int) (int, bool) {
+// SkipName returns the offset behind the name at off, which may end in a compression pointer. The pointer is not followed.
+func SkipName(msg []byte, off int) (int, bool) {
 	start := off
 	for off < len(msg) && off-start < maxName {
 		n := int(msg[off])
@@ -80,7 +80,7 @@ func skipName(msg []byte, off int) (int, bool) {
 	return 0, false
 }
 
-// textOf returns the presentation form, with final dot, of a wire name made by appendName.
+// textOf returns the presentation form, with final dot, of a wire name made by AppendName.
 func textOf(wire []byte) string {
 	if len(wire) <= 1 {
 		return "."

@@ -148,7 +148,7 @@ func (q *Query) parseRecords(msg []byte, off int) bool {
 		start := off
 		next, ok := off+1, off < len(msg)
 		if ok && msg[off] != 0 {
-			next, ok = skipName(msg, off)
+			next, ok = SkipName(msg, off)
 		}
 		if !ok || next+10 > len(msg) {
 			return false

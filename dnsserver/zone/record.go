@@ -33,7 +33,7 @@ func Address(name string, addr netip.Addr) Record {
 
 // Named makes a record whose data is an absolute name: PTR, NS, CNAME.
 func Named(name string, typ Type, target string) (Record, error) {
-	data, err := appendName(nil, target)
+	data, err := AppendName(nil, target)
 	return Record{Name: name, Type: typ, Data: data}, err
 }
 
@@ -43,7 +43,7 @@ func Service(name string, priority, weight, port uint16, target string) (Record,
 	for _, v := range []uint16{priority, weight, port} {
 		data = binary.BigEndian.AppendUint16(data, v)
 	}
-	data, err := appendName(data, target)
+	data, err := AppendName(data, target)
 	return Record{Name: name, Type: TypeSRV, Data: data}, err
 }
 

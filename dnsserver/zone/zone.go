@@ -105,7 +105,7 @@ func (z *Zone) SOA() Record {
 // NS. The records belong to the caller.
 func (z *Zone) Records(name string) iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		wire, err := appendName(nil, name)
+		wire, err := AppendName(nil, name)
 		if err != nil || !within(wire, z.origin) {
 			return
 		}
