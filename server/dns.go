@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,34 +26,31 @@ const cookieCheck = time.Minute
 // catchUp is how long the zones wait for this member's state to be the cluster's: names of long ago are worth more than none.
 const catchUp = 10 * time.Second
 
-// resolution is the DNS service of a member: the zones of the state, their keys, their secondaries and who asks.
+// resolution is the DNS service of a member: the zones of the state, their keys, their secondaries and who asks. It answers at
+// any number of addresses, which come with networks.
 type resolution struct {
-	names     *dnsserver.Server
+	server    *Server
+	log       *slog.Logger
+	online    *dnssec.Online
 	transfers *transfer.Server
 	known     sources
-	// caughtUp is closed when the state has caught up with the cluster.
-	caughtUp <-chan struct{}
-	cookies  atomic.Pointer[[2][16]byte]
+	cookies   atomic.Pointer[[2][16]byte]
+	// set is what is answered from.
+	set atomic.Pointer[zone.Set]
+
+	mu sync.Mutex
+	// listeners answer from the zones.
+	listeners []*dnsserver.Server
 }
 
-// serveDNS answers names at the hosts' DNS port.
-func (s *Server) serveDNS(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
-	var addresses []netip.AddrPort
-	for _, host := range hosts {
-		addresses = append(addresses, netip.AddrPortFrom(host, s.config.Ports.DNS))
-	}
+// serveNames keeps zones and their copies at the state, and answers at the hosts' DNS port.
+func (s *Server) serveNames(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
 	log := s.config.Logger.With("part", "dns")
-	r, online := &resolution{caughtUp: s.caughtUp}, dnssec.NewOnline(dnssec.OnlineConfig{Workers: max(1, runtime.GOMAXPROCS(0)/2)}) // The others answer.
+	workers := max(1, runtime.GOMAXPROCS(0)/2) // The others answer.
+	r := &resolution{server: s, log: log, online: dnssec.NewOnline(dnssec.OnlineConfig{Workers: workers})}
 	r.cookies.Store(&[2][16]byte{})
 	var err error
-	if r.transfers, err = transfer.New(transfer.Config{Set: r.current, Policy: s.zoneKeys.Policy, Online: online.Answer, Logger: log}); err != nil {
-		return err
-	}
-	if r.names, err = dnsserver.New(dnsserver.Config{
-		Addrs: addresses, ID: s.config.Name, RateLimit: s.config.DNSRateLimit, Known: r.known.has,
-		Cookies: func() [2][16]byte { return *r.cookies.Load() },
-		Special: r.transfers.Special, Online: online.Answer, Logger: log,
-	}); err != nil {
+	if r.transfers, err = transfer.New(transfer.Config{Set: r.set.Load, Policy: s.zoneKeys.Policy, Online: r.online.Answer, Logger: log}); err != nil {
 		return err
 	}
 	publisher, err := dnszone.NewPublisher(dnszone.PublisherConfig{
@@ -61,24 +59,71 @@ func (s *Server) serveDNS(ctx context.Context, group *errgroup.Group, hosts []ne
 	if err != nil {
 		return err
 	}
-	for _, run := range []func(context.Context) error{r.names.Run, r.transfers.Run, r.late(publisher.Run), r.notifyLate} {
+	s.names = r
+	if err := r.listen(ctx, group, hosts); err != nil {
+		return err
+	}
+	for _, run := range []func(context.Context) error{r.transfers.Run, r.late(publisher.Run), r.notifyLate, r.keepCookies} {
 		group.Go(func() error { return run(ctx) })
 	}
-	group.Go(func() error { return s.zoneKeys.Follow(ctx, online) })
+	group.Go(func() error { return s.zoneKeys.Follow(ctx, r.online) })
 	group.Go(func() error { return r.known.follow(ctx, s.store) })
-	group.Go(func() error { return s.keepCookies(ctx, r, log) })
 	return nil
 }
 
-func (r *resolution) current() *zone.Set { return r.names.Current() }
+// listen answers at the hosts' DNS port too, until ctx ends.
+func (r *resolution) listen(ctx context.Context, group *errgroup.Group, hosts []netip.Addr) error {
+	config := r.server.config
+	var addresses []netip.AddrPort
+	for _, host := range hosts {
+		addresses = append(addresses, netip.AddrPortFrom(host, config.Ports.DNS))
+	}
+	l, err := dnsserver.New(dnsserver.Config{
+		Addrs: addresses, ID: config.Name, RateLimit: config.DNSRateLimit, Known: r.known.has,
+		Cookies: func() [2][16]byte { return *r.cookies.Load() },
+		Special: r.transfers.Special, Online: r.online.Answer, Logger: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if set := r.set.Load(); set != nil {
+		if err := l.Set(set.Zones()); err != nil {
+			return err
+		}
+	}
+	r.listeners = append(r.listeners, l)
+	group.Go(func() error {
+		defer r.leave(l)
+		return l.Run(ctx)
+	})
+	return nil
+}
+
+// leave forgets a listener that has ended.
+func (r *resolution) leave(l *dnsserver.Server) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listeners = slices.DeleteFunc(r.listeners, func(have *dnsserver.Server) bool { return have == l })
+}
 
 // Set answers from the zones, and then tells the secondaries, unless these may know better.
 func (r *resolution) Set(zones []*zone.Zone) error {
-	if err := r.names.Set(zones); err != nil {
+	set, err := zone.NewSet(zones)
+	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set.Store(set)
+	for _, l := range r.listeners {
+		if err := l.Set(zones); err != nil {
+			return err
+		}
+	}
 	select {
-	case <-r.caughtUp:
+	case <-r.server.caughtUp:
 		r.notify(zones)
 	default:
 	}
@@ -99,7 +144,7 @@ func (r *resolution) late(run func(context.Context) error) func(context.Context)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.caughtUp:
+		case <-r.server.caughtUp:
 		case <-time.After(catchUp):
 		}
 		return run(ctx)
@@ -110,8 +155,8 @@ func (r *resolution) late(run func(context.Context) error) func(context.Context)
 func (r *resolution) notifyLate(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-	case <-r.caughtUp:
-		if set := r.current(); set != nil {
+	case <-r.server.caughtUp:
+		if set := r.set.Load(); set != nil {
 			r.notify(set.Zones())
 		}
 	}
@@ -119,13 +164,13 @@ func (r *resolution) notifyLate(ctx context.Context) error {
 }
 
 // keepCookies keeps the secrets of cookies, which all members derive alike. Until the cluster's keys are there, there are none.
-func (s *Server) keepCookies(ctx context.Context, r *resolution, log *slog.Logger) error {
+func (r *resolution) keepCookies(ctx context.Context) error {
 	for {
-		changed := s.store.Watch(state.TableCluster)
-		if secrets, err := s.ca.CookieSecrets(time.Now()); err == nil {
+		changed := r.server.store.Watch(state.TableCluster)
+		if secrets, err := r.server.ca.CookieSecrets(time.Now()); err == nil {
 			r.cookies.Store(&secrets)
 		} else {
-			log.Debug("no dns cookies yet", "error", err)
+			r.log.Debug("no dns cookies yet", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -138,53 +183,6 @@ func (s *Server) keepCookies(ctx context.Context, r *resolution, log *slog.Logge
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Second): // every change of a name is one of the cluster
-		}
-	}
-}
-
-// sources are those that are answered without limit: the networks of the machines, and the zones' secondaries.
-type sources struct {
-	known atomic.Pointer[knownSources]
-}
-
-type knownSources struct {
-	networks    []netip.Prefix
-	secondaries map[netip.Addr]bool
-}
-
-func (k *sources) has(addr netip.Addr) bool {
-	known := k.known.Load()
-	return known != nil && (known.secondaries[addr] || slices.ContainsFunc(known.networks, func(p netip.Prefix) bool { return p.Contains(addr) }))
-}
-
-func knownOf(s *state.Snapshot) *knownSources {
-	known := &knownSources{secondaries: map[netip.Addr]bool{}}
-	for n := range s.Networks() {
-		if prefix, err := netip.ParsePrefix(n.GetSpec().GetCidr()); err == nil {
-			known.networks = append(known.networks, prefix)
-		}
-	}
-	for z := range s.Zones() {
-		for _, secondary := range z.GetSpec().GetTransfer().GetSecondaries() {
-			// IP or IP:PORT: the port is where it is told of changes, not where it asks from.
-			if addr, err := netip.ParseAddr(secondary.GetAddress()); err == nil {
-				known.secondaries[addr.Unmap()] = true
-			} else if at, err := netip.ParseAddrPort(secondary.GetAddress()); err == nil {
-				known.secondaries[at.Addr().Unmap()] = true
-			}
-		}
-	}
-	return known
-}
-
-func (k *sources) follow(ctx context.Context, store *state.Store) error {
-	for {
-		changed := store.Watch(state.TableNetworks, state.TableZones)
-		k.known.Store(knownOf(store.Read()))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
 		}
 	}
 }

@@ -1,38 +1,79 @@
 package server
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
-	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
-	"github.com/provisionr/provisionr/server/state"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
-// TestKnownSources: networks of machines and the zones' secondaries are answered without limit, others not.
-func TestKnownSources(t *testing.T) {
-	store := state.New()
-	var known sources
-	has := func(addr string) bool { return known.has(netip.MustParseAddr(addr)) }
-	if has("10.0.0.1") {
-		t.Error("knows somebody before there is anything")
-	}
-	tx := store.Begin()
-	tx.Put(&provisionrv1.Network{Metadata: &provisionrv1.Metadata{Name: "local"}, Spec: &provisionrv1.NetworkSpec{Cidr: "10.0.0.0/24"}})
-	tx.Put(&provisionrv1.Zone{Metadata: &provisionrv1.Metadata{Name: "default"}, Spec: &provisionrv1.ZoneSpec{
-		Domain: "example.org", Transfer: &provisionrv1.ZoneTransfer{Secondaries: []*provisionrv1.Secondary{
-			{Address: "192.0.2.53"}, {Address: "192.0.2.54:5353"}, {Address: "[2001:db8::1]:53"}, {Address: "no address"},
-		}},
-	}})
-	if err := tx.Commit(); err != nil {
-		t.Fatal(err)
-	}
-	store.Publish()
-	known.known.Store(knownOf(store.Read()))
-	for addr, want := range map[string]bool{
-		"10.0.0.1": true, "192.0.2.53": true, "192.0.2.54": true, "2001:db8::1": true, "10.0.1.1": false, "192.0.2.55": false, "2001:db8::2": false,
-	} {
-		if has(addr) != want {
-			t.Errorf("%s: %v", addr, !want)
+// TestListeners: whoever listens answers from the zones of now, whether it came before or after them, until it ends.
+func TestListeners(t *testing.T) {
+	r := &resolution{server: &Server{config: Config{Name: "a"}}, log: slog.New(slog.DiscardHandler)}
+	publish := func(serial uint32) {
+		z, err := zone.Build(zone.Config{Origin: "example.org", Serial: serial, TTL: 30, NS: []zone.NameServer{{Name: "ns.example.net"}}})
+		if err == nil {
+			err = r.Set([]*zone.Zone{z})
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group errgroup.Group
+	for serial := range uint32(3) {
+		if err := r.listen(ctx, &group, []netip.Addr{netip.MustParseAddr("127.0.0.1")}); err != nil {
+			t.Fatal(err)
+		}
+		publish(serial)
+		for i, l := range r.listeners {
+			if got := l.Current().Zones()[0].Serial(); got != serial {
+				t.Errorf("listener %d answers serial %d, not %d", i, got, serial)
+			}
+		}
+	}
+	if err := r.listen(ctx, &group, []netip.Addr{netip.MustParseAddr("127.0.0.1")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.listeners[3].Current().Zones()[0].Serial(); got != 2 {
+		t.Errorf("one who comes later answers serial %d", got)
+	}
+	cancel()
+	if err := group.Wait(); err != nil || len(r.listeners) != 0 {
+		t.Errorf("%d listeners are left: %v", len(r.listeners), err)
+	}
+}
+
+// TestLate: zones are published when the state has caught up, else after a while, and not at all when the member ends.
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, after := range []time.Duration{0, time.Second, time.Hour} {
+			caughtUp := make(chan struct{})
+			time.AfterFunc(after, func() { close(caughtUp) })
+			begin := time.Now()
+			var ran time.Duration
+			run := (&resolution{server: &Server{caughtUp: caughtUp}}).late(func(context.Context) error {
+				ran = time.Since(begin)
+				return nil
+			})
+			if err := run(t.Context()); err != nil || ran != min(after, catchUp) {
+				t.Errorf("published after %s, the state was there after %s: %v", ran, after, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		run := (&resolution{server: &Server{caughtUp: make(chan struct{})}}).late(func(context.Context) error {
+			t.Error("published after the end")
+			return nil
+		})
+		if err := run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 }

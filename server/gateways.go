@@ -117,7 +117,7 @@ func (s *Server) serveGateway(ctx context.Context, group *errgroup.Group, gatewa
 	}
 	// A port that another program has is no reason to end the member: machines answer each other's names themselves.
 	names, dns := errgroup.WithContext(ctx)
-	if err := s.serveDNS(dns, names, []netip.Addr{gateway}); err != nil {
+	if err := s.names.listen(dns, names, []netip.Addr{gateway}); err != nil {
 		s.config.Logger.Warn("cannot answer dns on a gateway", "gateway", gateway, "err", err)
 		return fail()
 	}

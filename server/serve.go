@@ -39,7 +39,7 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, gateways ...n
 	if err := s.serveAgents(ctx, group, hosts); err != nil {
 		return err
 	}
-	if err := s.serveDNS(ctx, group, s.config.dnsHosts(gateways...)); err != nil {
+	if err := s.serveNames(ctx, group, s.config.dnsHosts(gateways...)); err != nil {
 		return err
 	}
 	if err := s.serveAPI(ctx, group, hosts); err != nil {

@@ -37,11 +37,13 @@ type Server struct {
 	ca     *ca.CA
 	// zoneKeys are the DNSSEC and TSIG keys of zones.
 	zoneKeys *zonekeys.Keeper
-	conns    *member.Conns
-	node     *consensus.Node
-	hub      *session.Hub
-	fleet    *fleet.Fleet
-	local    *local.Provider
+	// names answers DNS.
+	names *resolution
+	conns *member.Conns
+	node  *consensus.Node
+	hub   *session.Hub
+	fleet *fleet.Fleet
+	local *local.Provider
 	// providers are those that run here; directory finds all.
 	providers provider.Registry
 	directory *remote.Directory
