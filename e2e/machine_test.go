@@ -215,6 +215,7 @@ func TestDemo(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(repo, ".demo")); err == nil {
 		t.Fatal("a demo runs already: make demo-down")
 	}
+	before := traces(t)
 	out := run(demo, "up")
 	for _, want := range []string{"zk-3.provisionr.internal", "mode: leader", "42 proven, 0 failed", "PTR  zk-1.provisionr.internal."} {
 		if !strings.Contains(out, want) {
@@ -226,14 +227,26 @@ func TestDemo(t *testing.T) {
 		t.Errorf("ssh as the admin: %q", got)
 	}
 	run(demo, "down")
-	for _, left := range []string{
-		output(t, "ip", "-o", "link"), output(t, "nft", "list", "tables"), output(t, "cat", "/proc/mounts"),
-	} {
-		if strings.Contains(left, "pvr") || strings.Contains(left, "provisionr") {
-			t.Errorf("the demo left something behind:\n%s", left)
+	for line := range strings.Lines(traces(t)) {
+		if !strings.Contains(before, line) {
+			t.Errorf("the demo left something behind: %s", line)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(repo, ".demo")); err == nil {
 		t.Error("the demo left its folder behind")
 	}
+}
+
+// traces are the host's links, tables and mounts that are ours by name.
+func traces(t *testing.T) string {
+	t.Helper()
+	var ours strings.Builder
+	for _, list := range []string{output(t, "ip", "-o", "link"), output(t, "nft", "list", "tables"), output(t, "cat", "/proc/mounts")} {
+		for line := range strings.Lines(list) {
+			if strings.Contains(line, "pvr") || strings.Contains(line, "provisionr") {
+				ours.WriteString(strings.TrimSpace(line) + "\n")
+			}
+		}
+	}
+	return ours.String()
 }
