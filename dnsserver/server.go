@@ -120,9 +120,12 @@ func (s *Server) Set(zones []*zone.Zone) error {
 	if err != nil {
 		return err
 	}
-	s.set.Store(set)
+	s.Use(set)
 	return nil
 }
+
+// Use is [Server.Set] of a set that is made already, as for several servers.
+func (s *Server) Use(set *zone.Set) { s.set.Store(set) }
 
 // Current returns the zones that are being answered from; nil before the first Set.
 func (s *Server) Current() *zone.Set { return s.set.Load() }

@@ -88,11 +88,7 @@ func (r *resolution) listen(ctx context.Context, group *errgroup.Group, hosts []
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if set := r.set.Load(); set != nil {
-		if err := l.Set(set.Zones()); err != nil {
-			return err
-		}
-	}
+	l.Use(r.set.Load())
 	r.listeners = append(r.listeners, l)
 	group.Go(func() error {
 		defer r.leave(l)
@@ -118,9 +114,7 @@ func (r *resolution) Set(zones []*zone.Zone) error {
 	defer r.mu.Unlock()
 	r.set.Store(set)
 	for _, l := range r.listeners {
-		if err := l.Set(zones); err != nil {
-			return err
-		}
+		l.Use(set)
 	}
 	select {
 	case <-r.server.caughtUp:
