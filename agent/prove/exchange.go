@@ -1,14 +1,9 @@
 package prove
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +11,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/provisionr/provisionr/agent/dnsclient"
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
@@ -39,11 +35,17 @@ func exchange(ctx context.Context, server, name string, kind uint16) ([]string, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask for %s: %w", name, err)
 	}
-	q := dnsmessage.Question{Name: owner, Type: dnsmessage.Type(kind), Class: dnsmessage.ClassINET}
+	query, err := (&dnsmessage.Message{
+		Header:    dnsmessage.Header{RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: owner, Type: dnsmessage.Type(kind), Class: dnsmessage.ClassINET}},
+	}).Pack()
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask for %s: %w", name, err)
+	}
 	var answer *dnsmessage.Message
 	for range exchangeTries {
-		if answer, err = question(ctx, "udp", server, q); err == nil && answer.Truncated {
-			answer, err = question(ctx, "tcp", server, q)
+		if answer, err = question(ctx, "udp", server, query); err == nil && answer.Truncated {
+			answer, err = question(ctx, "tcp", server, query)
 		}
 		if err == nil {
 			break
@@ -70,56 +72,16 @@ func exchange(ctx context.Context, server, name string, kind uint16) ([]string, 
 	return data, nil
 }
 
-// question sends one question and waits for its answer, passing over what answers another.
-func question(ctx context.Context, network, server string, q dnsmessage.Question) (*dnsmessage.Message, error) {
+// question sends one query and waits for its answer.
+func question(ctx context.Context, network, server string, query []byte) (*dnsmessage.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, server)
+	octets, err := dnsclient.Exchange(ctx, network, server, query)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	sent := dnsmessage.Message{Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{q}}
-	packed, err := sent.Pack()
-	if err != nil {
-		return nil, err
-	}
-	stream := network == "tcp"
-	if stream {
-		packed = append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)
-	}
-	if _, err := conn.Write(packed); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, zone.MaxMessage)
-	for {
-		n, err := receive(conn, buf, stream)
-		if err != nil {
-			return nil, cmp.Or(ctx.Err(), err)
-		}
-		var m dnsmessage.Message
-		switch err := m.Unpack(buf[:n]); {
-		case err == nil && m.Response && m.ID == sent.ID && slices.EqualFunc(m.Questions, sent.Questions, sameQuestion):
-			return &m, nil
-		case stream:
-			return nil, errors.New("an answer to something else")
-		}
-	}
-}
-
-func receive(conn net.Conn, buf []byte, stream bool) (int, error) {
-	if !stream {
-		return conn.Read(buf)
-	}
-	if _, err := io.ReadFull(conn, buf[:2]); err != nil {
-		return 0, err
-	}
-	return io.ReadFull(conn, buf[:binary.BigEndian.Uint16(buf)])
-}
-
-func sameQuestion(a, b dnsmessage.Question) bool {
-	return a.Type == b.Type && a.Class == b.Class && strings.EqualFold(a.Name.String(), b.Name.String())
+	answer := new(dnsmessage.Message)
+	return answer, answer.Unpack(octets)
 }
 
 // codeText names a response code as dig(1) does.

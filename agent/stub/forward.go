@@ -7,8 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/provisionr/provisionr/agent/dnsclient"
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
+
+const headerSize = 12
 
 const (
 	// restDown is for how long remembered answers are given at once after no server answered.
@@ -42,7 +45,7 @@ func (s *Stub) forward(ctx context.Context, query []byte, tcp bool) []byte {
 	if s.upstream.Add(1) > maxUpstream {
 		return zone.Failure(nil, query, zone.ServerFailure)
 	}
-	answer, _ := s.calls.do(query, key, tcp, func() []byte { return try(ctx, upstreams, query, question, tcp, s.cfg.UpstreamTimeout) })
+	answer, _ := s.calls.do(query, key, tcp, func() []byte { return try(ctx, upstreams, query, tcp, s.cfg.UpstreamTimeout) })
 	if answer == nil {
 		return zone.Failure(nil, query, zone.ServerFailure)
 	}
@@ -56,7 +59,7 @@ func (s *Stub) askServers(ctx context.Context, servers []netip.AddrPort, query [
 			return answer
 		}
 	}
-	answer, asked := s.calls.do(query, key, tcp, func() []byte { return try(ctx, servers, query, question, tcp, s.cfg.ServerTimeout) })
+	answer, asked := s.calls.do(query, key, tcp, func() []byte { return try(ctx, servers, query, tcp, s.cfg.ServerTimeout) })
 	switch {
 	case answer != nil && conclusive(answer):
 		s.down.Store(0)
@@ -83,15 +86,22 @@ func (s *Stub) remembered(query []byte, key string, question int, tcp bool) []by
 	}
 	var q zone.Query
 	if zone.Parse(query, &q); !tcp && len(answer) > q.Size() {
-		return cut(answer, query)
+		return dnsclient.Cut(answer, query)
 	}
 	return readdress(answer, query, question)
 }
 
-// try asks servers one after the other until one has a conclusive answer. Else it returns the last answer, or nil.
-func try(ctx context.Context, servers []netip.AddrPort, query []byte, question int, tcp bool, timeout time.Duration) (last []byte) {
+// try asks servers one after the other, each for so long, until one has a conclusive answer. Else it returns the last answer,
+// or nil.
+func try(ctx context.Context, servers []netip.AddrPort, query []byte, tcp bool, timeout time.Duration) (last []byte) {
+	network := "udp"
+	if tcp {
+		network = "tcp"
+	}
 	for _, server := range servers[:min(len(servers), maxServers)] {
-		answer, err := exchange(ctx, server, query, question, tcp, timeout)
+		asking, cancel := context.WithTimeout(ctx, timeout)
+		answer, err := dnsclient.Exchange(asking, network, server.String(), query)
+		cancel()
 		if ctx.Err() != nil {
 			return last
 		}

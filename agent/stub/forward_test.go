@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/provisionr/provisionr/agent/dnsclient"
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
@@ -93,7 +94,7 @@ func TestRememberedForOthers(t *testing.T) {
 
 // TestTooLarge: an answer that is larger than what is given on over UDP says so.
 func TestTooLarge(t *testing.T) {
-	upstream := serve(t, text(maxAnswer+100))
+	upstream := serve(t, text(dnsclient.MaxUDP+100))
 	_, addr := start(t, func(c *Config) { c.Upstreams = func() []netip.AddrPort { return []netip.AddrPort{upstream.addr} } })
 	for network, whole := range map[string]bool{"udp": false, "tcp": true} {
 		c := dns.Client{Net: network, Timeout: 5 * time.Second}
