@@ -63,11 +63,12 @@ func newLimiter(perSecond int) *limiter {
 }
 
 // take counts an answer in a second of any clock that goes forward.
-func (l *limiter) take(client netip.Addr, k kind, second uint32) permit {
+func (l *limiter) take(b bucket, k kind, second uint32) permit {
 	if l == nil {
 		return permitAnswer
 	}
-	hash := l.hash(client, k)
+	// Kinds differ in the line and in the tag.
+	hash := uint64(b) ^ uint64(k)*0x9e3779b97f4a7c15
 	line := &l.table[hash%lines]
 	// The head of an entry of this source in this second; a zero word must not look like one.
 	tag := hash>>tagShift | 1
@@ -124,16 +125,22 @@ func networkOf(source netip.Addr) netip.Prefix {
 	return prefix
 }
 
-func (l *limiter) hash(client netip.Addr, k kind) uint64 {
-	var key [9]byte
-	if client.Is4() {
-		addr := client.As4()
+// bucket is what the answers to a source are counted in: its network, as a hash.
+type bucket uint64
+
+// bucket returns what answers to a source are counted in.
+func (l *limiter) bucket(source netip.Addr) bucket {
+	if l == nil {
+		return 0
+	}
+	var key [8]byte
+	if source.Is4() {
+		addr := source.As4()
 		copy(key[:network4/8], addr[:])
 		key[7] = 4
 	} else {
-		addr := client.As16()
+		addr := source.As16()
 		copy(key[:network6/8], addr[:])
 	}
-	key[8] = byte(k)
-	return maphash.Bytes(l.seed, key[:])
+	return bucket(maphash.Bytes(l.seed, key[:]))
 }

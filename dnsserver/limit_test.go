@@ -17,7 +17,7 @@ func addr(t *testing.T, text string) netip.Addr {
 // permits counts what a source gets for n answers in one second.
 func permits(l *limiter, from netip.Addr, k kind, second uint32, n int) (got [3]int) {
 	for range n {
-		got[l.take(from, k, second)]++
+		got[l.take(l.bucket(from), k, second)]++
 	}
 	return got
 }
@@ -64,7 +64,7 @@ func TestLimitRemembersHeavySenders(t *testing.T) {
 	permits(l, heavy, kindPositive, 1, 200)
 	for i := range 200_000 {
 		from := netip.AddrFrom4([4]byte{byte(11 + i>>16), byte(i >> 8), byte(i), 1})
-		if l.take(from, kindPositive, 1) != permitAnswer {
+		if l.take(l.bucket(from), kindPositive, 1) != permitAnswer {
 			t.Fatalf("answer %d to %s is limited", i, from)
 		}
 	}
@@ -74,7 +74,7 @@ func TestLimitRemembersHeavySenders(t *testing.T) {
 }
 
 func TestNoLimit(t *testing.T) {
-	if l := newLimiter(0); l.take(addr(t, "192.0.2.1"), kindPositive, 1) != permitAnswer {
+	if l := newLimiter(0); l.take(l.bucket(addr(t, "192.0.2.1")), kindPositive, 1) != permitAnswer {
 		t.Error("limited")
 	}
 	l := newLimiter(1 << 40)

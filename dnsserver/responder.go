@@ -27,10 +27,11 @@ const (
 type responder struct {
 	s   *Server
 	tcp bool
-	// set, unix and secrets are those of the batch.
+	// set, unix and secrets are those of the batch, asker who sent the last query of it.
 	set     *zone.Set
 	unix    uint32
 	secrets secrets
+	asker   asker
 	// trusted says of the query that its source is not forged, or is allowed to be.
 	trusted bool
 	query   *zone.Query
@@ -40,9 +41,17 @@ type responder struct {
 	tally   tally
 }
 
+// asker is what is known of a source. One that asks much is looked up once in a batch.
+type asker struct {
+	addr  netip.Addr
+	known bool
+	// bucket is where the limiter counts its answers.
+	bucket bucket
+}
+
 // refresh takes up the zones, time and secrets of now.
 func (r *responder) refresh(now time.Time) {
-	r.set, r.unix = r.s.set.Load(), uint32(now.Unix())
+	r.set, r.unix, r.asker = r.s.set.Load(), uint32(now.Unix()), asker{}
 	if r.s.cfg.Cookies != nil {
 		r.secrets = r.s.cfg.Cookies()
 	}
@@ -56,16 +65,19 @@ func (r *responder) respond(dst []byte, query *zone.Query, verdict zone.Verdict,
 		r.tally[statIgnored]++
 		return dst, stepDone
 	}
-	genuine := r.meet(from)
+	if from != r.asker.addr {
+		r.asker = asker{addr: from, known: r.s.known(from), bucket: r.s.limiter.bucket(from)}
+	}
+	genuine := r.meet()
 	switch {
 	case cut:
-		return r.fail(dst, zone.FormatError, from), stepDone
+		return r.fail(dst, zone.FormatError), stepDone
 	case verdict == zone.Fail:
-		return r.fail(dst, r.failure(genuine), from), stepDone
+		return r.fail(dst, r.failure(genuine)), stepDone
 	case r.set == nil:
-		return r.explain(dst, zone.ServerFailure, errorNotReady, from), stepDone
+		return r.explain(dst, zone.ServerFailure, errorNotReady), stepDone
 	case verdict == zone.Special:
-		return r.special(dst, from)
+		return r.special(dst)
 	}
 	start := len(dst)
 	dst, outcome := r.set.Answer(dst, r.query, &r.reply)
@@ -82,31 +94,31 @@ func (r *responder) respond(dst []byte, query *zone.Query, verdict zone.Verdict,
 		r.tally[statNameError]++
 		k = kindNameError
 	case zone.Sign:
-		return r.online(dst, from)
+		return r.online(dst)
 	default:
-		return r.foreign(dst, from)
+		return r.foreign(dst)
 	}
-	return r.limit(dst, start, k, from), stepDone
+	return r.limit(dst, start, k), stepDone
 }
 
 // meet finds out what the source may get, and makes the options of the answer. It reports whether the query has a valid
 // server cookie.
-func (r *responder) meet(from netip.Addr) (genuine bool) {
+func (r *responder) meet() (genuine bool) {
 	options := r.options[:0]
 	if cookie := r.query.Cookie(); cookie != nil && r.hasCookies() {
 		var fresh bool
-		genuine, fresh = r.secrets.check(cookie, from, r.unix)
+		genuine, fresh = r.secrets.check(cookie, r.asker.addr, r.unix)
 		options = appendOption(options, zone.OptionCookie, clientCookie+serverCookie)
 		if fresh {
 			options = append(options, cookie...)
 		} else {
-			options = r.secrets.give(options, cookie, from, r.unix)
+			options = r.secrets.give(options, cookie, r.asker.addr, r.unix)
 		}
 	}
 	if genuine {
 		r.tally[statCookies]++
 	}
-	r.trusted = r.tcp || genuine || r.s.known(from)
+	r.trusted = r.tcp || genuine || r.asker.known
 	switch {
 	case r.tcp:
 		r.reply.Max = zone.MaxMessage
@@ -146,41 +158,41 @@ func (r *responder) failure(genuine bool) zone.Rcode {
 }
 
 // foreign is for questions about names that no zone has.
-func (r *responder) foreign(dst []byte, from netip.Addr) ([]byte, step) {
+func (r *responder) foreign(dst []byte) ([]byte, step) {
 	if r.s.cfg.Fallback == nil {
-		return r.explain(dst, zone.Refused, errorNotAuthoritative, from), stepDone
+		return r.explain(dst, zone.Refused, errorNotAuthoritative), stepDone
 	}
-	return r.slow(dst, stepFallback, from)
+	return r.slow(dst, stepFallback)
 }
 
 // special is for what is more than a question.
-func (r *responder) special(dst []byte, from netip.Addr) ([]byte, step) {
+func (r *responder) special(dst []byte) ([]byte, step) {
 	switch {
 	case r.s.cfg.Special != nil:
-		return r.slow(dst, stepSpecial, from)
+		return r.slow(dst, stepSpecial)
 	case r.query.Opcode() == zone.OpcodeNotify:
-		return r.fail(dst, zone.NotImplemented, from), stepDone
+		return r.fail(dst, zone.NotImplemented), stepDone
 	}
-	return r.explain(dst, zone.Refused, errorProhibited, from), stepDone
+	return r.explain(dst, zone.Refused, errorProhibited), stepDone
 }
 
 // online is for what has to be signed first. That costs so much that who is no known source gets only so many of it, even
 // where it is where it says.
-func (r *responder) online(dst []byte, from netip.Addr) ([]byte, step) {
+func (r *responder) online(dst []byte) ([]byte, step) {
 	if r.s.cfg.Online == nil {
-		return r.fail(dst, zone.ServerFailure, from), stepDone
+		return r.fail(dst, zone.ServerFailure), stepDone
 	}
-	if r.trusted && !r.s.known(from) && r.s.limiter.take(from, kindSlow, r.unix) != permitAnswer {
+	if r.trusted && !r.asker.known && r.s.limiter.take(r.asker.bucket, kindSlow, r.unix) != permitAnswer {
 		r.tally[statLimited]++
-		return r.fail(dst, zone.ServerFailure, from), stepDone
+		return r.fail(dst, zone.ServerFailure), stepDone
 	}
-	return r.slow(dst, stepOnline, from)
+	return r.slow(dst, stepOnline)
 }
 
 // slow limits what costs more than a look-up before it costs it.
-func (r *responder) slow(dst []byte, next step, from netip.Addr) ([]byte, step) {
+func (r *responder) slow(dst []byte, next step) ([]byte, step) {
 	if !r.trusted {
-		switch r.s.limiter.take(from, kindSlow, r.unix) {
+		switch r.s.limiter.take(r.asker.bucket, kindSlow, r.unix) {
 		case permitNone:
 			r.tally[statLimited]++
 			return dst, stepDone
@@ -193,28 +205,28 @@ func (r *responder) slow(dst []byte, next step, from netip.Addr) ([]byte, step) 
 }
 
 // explain answers with a code and an extended error.
-func (r *responder) explain(dst []byte, code zone.Rcode, extended uint16, from netip.Addr) []byte {
+func (r *responder) explain(dst []byte, code zone.Rcode, extended uint16) []byte {
 	r.reply.Options = appendError(r.reply.Options, extended)
-	return r.fail(dst, code, from)
+	return r.fail(dst, code)
 }
 
 // fail answers with a code alone.
-func (r *responder) fail(dst []byte, code zone.Rcode, from netip.Addr) []byte {
+func (r *responder) fail(dst []byte, code zone.Rcode) []byte {
 	if code == zone.Refused {
 		r.tally[statRefused]++
 	} else {
 		r.tally[statFailed]++
 	}
 	start := len(dst)
-	return r.limit(r.query.Refuse(dst, code, &r.reply), start, kindError, from)
+	return r.limit(r.query.Refuse(dst, code, &r.reply), start, kindError)
 }
 
 // limit keeps back the answer that starts at start, where its source has had enough of that kind.
-func (r *responder) limit(dst []byte, start int, k kind, from netip.Addr) []byte {
+func (r *responder) limit(dst []byte, start int, k kind) []byte {
 	if r.trusted {
 		return dst
 	}
-	switch r.s.limiter.take(from, k, r.unix) {
+	switch r.s.limiter.take(r.asker.bucket, k, r.unix) {
 	case permitNone:
 		r.tally[statLimited]++
 		return dst[:start]

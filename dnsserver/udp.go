@@ -36,6 +36,7 @@ type reader struct {
 	raw      syscall.RawConn
 	batch    *batch
 	counters *counters
+	messages [batchSize][]byte
 	queries  [batchSize]zone.Query
 	verdicts [batchSize]zone.Verdict
 	// waiting are the queries that wait for a slower answer.
@@ -93,12 +94,9 @@ func pause(ctx context.Context) {
 func (r *reader) answer(ctx context.Context, n int) {
 	r.refresh(time.Now())
 	for i := range n {
-		msg, cut := r.batch.query(i)
-		if r.verdicts[i] = zone.Parse(msg, &r.queries[i]); cut && r.verdicts[i] == zone.Ask {
-			r.verdicts[i] = zone.Fail // It is not looked up.
-		}
+		r.messages[i], _ = r.batch.query(i)
 	}
-	r.set.Warm(r.queries[:n], r.verdicts[:n])
+	r.set.ParseAll(r.messages[:n], r.queries[:n], r.verdicts[:n])
 	for i := range n {
 		_, cut := r.batch.query(i)
 		from := r.batch.source(i)

@@ -42,9 +42,9 @@ func (s *Set) Answer(dst []byte, q *Query, r *Reply) ([]byte, Outcome) {
 	if q.class != classIN {
 		return dst, Foreign
 	}
-	z, size := q.place.zone, q.place.size
+	z, size := q.place.zone, int(q.place.size)
 	if s == nil || q.place.set != s {
-		z, size = s.zoneOf(q.Name(), q.labels)
+		z, size = s.zoneOf(q.Name())
 	}
 	if z == nil {
 		return dst, Foreign
@@ -60,7 +60,7 @@ func (s *Set) Answer(dst []byte, q *Query, r *Reply) ([]byte, Outcome) {
 	}
 	a.out = q.begin(dst, Success, flagAA, r.Max)
 	outcome, code := Truncated, Success
-	if q.end <= r.Max { // Without the question, owners would point to nothing.
+	if int(q.end) <= r.Max { // Without the question, owners would point to nothing.
 		outcome, code = a.lookup(z, q.name[:size])
 	}
 	q.place = place{} // It would keep zones alive that nobody serves any more.
@@ -69,7 +69,7 @@ func (s *Set) Answer(dst []byte, q *Query, r *Reply) ([]byte, Outcome) {
 		return dst, outcome
 	case Truncated:
 		clear(a.out[a.start+6 : a.start+headerSize])
-		a.out = a.out[:min(len(a.out), a.start+q.end)]
+		a.out = a.out[:min(len(a.out), a.start+int(q.end))]
 		a.out[a.start+2] |= flagTC
 	}
 	a.out[a.start+3] = byte(code)
@@ -90,7 +90,7 @@ func (a *answer) lookup(z *Zone, rel []byte) (Outcome, Rcode) {
 		}
 		chain[i] = alias
 		wire := name[:copy(name[:], alias)]
-		z, size := a.set.zoneOf(wire, labels(wire))
+		z, size := a.set.zoneOf(wire)
 		switch {
 		case z == nil:
 			return Positive, Success
@@ -107,7 +107,7 @@ func (a *answer) lookup(z *Zone, rel []byte) (Outcome, Rcode) {
 // node returns what a name has; the question's own may have been looked up already.
 func (a *answer) node(z *Zone, rel []byte) (node, bool) {
 	if p := &a.q.place; a.owner == headerSize && p.set == a.set && p.set != nil {
-		return p.shard.find(p.hash, rel)
+		return p.shard.findFrom(int(p.first), p.hash, rel)
 	}
 	return z.node(rel)
 }
@@ -265,7 +265,7 @@ func (a *answer) additional(s rrset, at int) {
 		owner := at + off + fixed + skip
 		if !targeted(records[:off], target, skip) && owner < 0x4000 {
 			wire := name[:copy(name[:], target)]
-			if z, size := a.set.zoneOf(wire, labels(wire)); z != nil {
+			if z, size := a.set.zoneOf(wire); z != nil {
 				if n, ok := z.node(wire[:size]); ok {
 					signed := a.q.do && z.mode == Presigned
 					for _, typ := range [...]Type{TypeA, TypeAAAA} {

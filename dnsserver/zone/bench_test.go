@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"pgregory.net/rapid"
@@ -119,6 +121,36 @@ func BenchmarkAnswer(b *testing.B) {
 					s.Answer(buf, &q, &r)
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkBatch answers batches as a server does, whose caches the kernel uses in between. It reports the time of a query.
+func BenchmarkBatch(b *testing.B) {
+	const batch = 32
+	kernel := make([]byte, 3<<19)
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s, messages := mustSet(b, hosts(b, n)...), mix(b, n)
+			queries, verdicts := make([]zone.Query, batch), make([]zone.Verdict, batch)
+			r := zone.Reply{Max: zone.MaxUDP}
+			buf := make([]byte, 0, batch*zone.MaxUDP)
+			took := make([]time.Duration, b.N)
+			for i := range b.N {
+				for j := 0; j < len(kernel); j += 64 {
+					kernel[j]++
+				}
+				start := time.Now()
+				at := i * batch % len(messages)
+				s.ParseAll(messages[at:at+batch], queries, verdicts)
+				out := buf
+				for j := range queries {
+					out, _ = s.Answer(out, &queries[j], &r)
+				}
+				took[i] = time.Since(start)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/batch, "ns/query")
 		})
 	}
 }

@@ -223,7 +223,7 @@ func (b *builder) emit() error {
 			}
 		}
 		if i := b.names.index(it.hash); i != current {
-			b.names.put(current, w.shard())
+			*b.names.at(current) = w.shard()
 			w.reset()
 			current = i
 		}
@@ -235,7 +235,7 @@ func (b *builder) emit() error {
 		}
 		items = items[n:]
 	}
-	b.names.put(current, w.shard())
+	*b.names.at(current) = w.shard()
 	slices.Sort(keys)
 	b.order = newOrder(keys)
 	return nil

@@ -101,7 +101,7 @@ func count(msg []byte, off, n int) {
 func (q *Query) begin(dst []byte, code Rcode, flags byte, limit int) []byte {
 	flags |= flagQR | q.msg[2]&(maskOpcode|flagRD)
 	dst = append(dst, q.msg[0], q.msg[1], flags, byte(code&0xf), 0, 0, 0, 0, 0, 0, 0, 0)
-	if q.end > 0 && q.end <= limit {
+	if q.end > 0 && int(q.end) <= limit {
 		dst[len(dst)-headerSize+5] = 1
 		dst = append(dst, q.msg[headerSize:q.end]...)
 	}
@@ -111,7 +111,7 @@ func (q *Query) begin(dst []byte, code Rcode, flags byte, limit int) []byte {
 // finish appends the OPT record, where there was one and there is room, to the message that starts at start.
 func (q *Query) finish(dst []byte, start int, code Rcode, r *Reply) []byte {
 	room := r.Max - (len(dst) - start)
-	if !q.edns || q.end > r.Max || room < optSize {
+	if !q.edns || int(q.end) > r.Max || room < optSize {
 		return dst
 	}
 	options := r.Options
@@ -146,6 +146,7 @@ func (q *Query) Refuse(dst []byte, code Rcode, r *Reply) []byte {
 	if len(q.msg) < headerSize {
 		return dst
 	}
+	q.place = place{} // Nothing is answered from there.
 	start := len(dst)
 	return q.finish(q.begin(dst, code, 0, r.Max), start, code, r)
 }
@@ -207,5 +208,5 @@ func Key(msg []byte) (key string, question int) {
 			last |= 1 << i
 		}
 	}
-	return string(append(append(q.Name(), msg[q.end-questionTail:q.end]...), last)), q.end - headerSize
+	return string(append(append(q.Name(), msg[q.end-questionTail:q.end]...), last)), int(q.end) - headerSize
 }

@@ -46,7 +46,7 @@ func lower(c byte) byte {
 }
 
 // scanName returns the offset behind the name at off, which must not be compressed.
-func scanName(msg []byte, off int) (int, bool) {
+func scanName[T string | []byte](msg T, off int) (int, bool) {
 	start := off
 	for off < len(msg) {
 		n := int(msg[off])
@@ -81,20 +81,19 @@ func SkipName(msg []byte, off int) (int, bool) {
 }
 
 // textOf returns the presentation form, with final dot, of a wire name made by AppendName.
-func textOf(wire []byte) string {
+func textOf[T string | []byte](wire T) string {
 	if len(wire) <= 1 {
 		return "."
 	}
-	var b strings.Builder
+	text := make([]byte, 0, len(wire))
 	for i := 0; wire[i] != 0; i += 1 + int(wire[i]) {
-		b.Write(wire[i+1 : i+1+int(wire[i])])
-		b.WriteByte('.')
+		text = append(append(text, wire[i+1:i+1+int(wire[i])]...), '.')
 	}
-	return b.String()
+	return string(text)
 }
 
-// labels returns the number of labels of a wire name.
-func labels(name []byte) (n int) {
+// Labels returns the number of labels of an uncompressed wire name, the root not counted.
+func Labels(name []byte) (n int) {
 	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
 		n++
 	}
@@ -103,7 +102,7 @@ func labels(name []byte) (n int) {
 
 // TextName returns the presentation form, with final dot, of an uncompressed wire name; octets that are not those of host
 // names come as they are. It is empty where data is no name.
-func TextName(data []byte) string {
+func TextName[T string | []byte](data T) string {
 	if end, ok := scanName(data, 0); !ok || end != len(data) {
 		return ""
 	}

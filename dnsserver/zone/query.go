@@ -4,16 +4,16 @@ import "encoding/binary"
 
 // Query is a parsed query. It refers to the message that it was parsed from, and may be parsed into again.
 type Query struct {
-	msg []byte
+	msg    []byte
+	cookie []byte
 	// end is the offset behind the question, 0 where none was read.
-	end int
-	// size is the sender's UDP limit, labels the number of the name's.
-	size, labels int
-	cookie       []byte
-	typ          Type
-	class        uint16
-	code         Rcode
-	version      uint8
+	end uint16
+	// size is the sender's UDP limit.
+	size    uint16
+	typ     Type
+	class   uint16
+	code    Rcode
+	version uint8
 	// do and compact are the OPT flags of RFC 3225 and RFC 9824.
 	edns, do, compact, nsid, signed bool
 	nameLen                         uint8
@@ -39,7 +39,7 @@ const (
 // Parse reads a query into q, whose former content does not matter. It does not allocate.
 func Parse(msg []byte, q *Query) Verdict {
 	q.place = place{}
-	q.msg, q.end, q.size, q.labels, q.nameLen = nil, 0, 0, 0, 0
+	q.msg, q.end, q.size, q.nameLen = nil, 0, 0, 0
 	q.cookie, q.typ, q.class, q.code, q.version = nil, 0, 0, Success, 0
 	q.edns, q.do, q.compact, q.nsid, q.signed = false, false, false, false, false
 	if len(msg) < headerSize || len(msg) > MaxMessage || msg[2]&flagQR != 0 {
@@ -57,7 +57,7 @@ func Parse(msg []byte, q *Query) Verdict {
 		if off = q.parseQuestion(msg); off == 0 {
 			return q.fail(FormatError)
 		}
-		q.end = off
+		q.end = uint16(off)
 	}
 	if !q.parseRecords(msg, off) {
 		q.cookie = nil
@@ -88,7 +88,7 @@ func (q *Query) fail(code Rcode) Verdict {
 func (q *Query) unknown(questions uint16) Verdict {
 	if questions == 1 {
 		if off := q.parseQuestion(q.msg); off != 0 {
-			q.end = off
+			q.end = uint16(off)
 			q.parseRecords(q.msg, off)
 		}
 	}
@@ -111,7 +111,6 @@ func (q *Query) parseQuestion(msg []byte) int {
 		if off += n; n > maxLabel {
 			return 0
 		}
-		q.labels++
 	}
 	size := off - headerSize
 	if size > maxName || off+questionTail > len(msg) {
@@ -169,7 +168,7 @@ func (q *Query) parseRecords(msg []byte, off int) bool {
 				return false
 			}
 			q.edns = true
-			q.size = int(binary.BigEndian.Uint16(msg[next+2:]))
+			q.size = binary.BigEndian.Uint16(msg[next+2:])
 			q.version = msg[next+5]
 			q.do = msg[next+6]&(ednsDO>>8) != 0
 			q.compact = msg[next+6]&(ednsCO>>8) != 0
@@ -233,7 +232,7 @@ func (q *Query) DO() bool { return q.do }
 func (q *Query) Compact() bool { return q.compact }
 
 // Size returns how many octets the sender takes over UDP: at least 512.
-func (q *Query) Size() int { return max(q.size, MinUDP) }
+func (q *Query) Size() int { return max(int(q.size), MinUDP) }
 
 // Cookie returns the value of the cookie option (RFC 7873): 8 octets of the client, then 0 or 8 to 32 of the server. It is
 // nil where there is none.

@@ -4,20 +4,19 @@ import (
 	"bytes"
 	"fmt"
 	"hash/maphash"
-	"math"
 )
 
 // Set is the zones that one server answers for. It is immutable; nil is the empty set.
 type Set struct {
 	zones   []*Zone
 	origins table
-	// shortest and longest are the numbers of labels that origins have.
-	shortest, longest int
+	// sizes has a bit for each number of octets that an origin has: few names have one behind more than one of their labels.
+	sizes [maxName/64 + 1]uint64
 }
 
 // NewSet makes a set. Origins must differ; one may lie within another and then answers for its names.
 func NewSet(zones []*Zone) (*Set, error) {
-	s := &Set{zones: zones, shortest: math.MaxInt}
+	s := &Set{zones: zones}
 	names := make([][]byte, 0, len(zones))
 	seen := make(map[string]bool, len(zones))
 	for _, z := range zones {
@@ -26,8 +25,7 @@ func NewSet(zones []*Zone) (*Set, error) {
 		}
 		seen[string(z.origin)] = true
 		names = append(names, z.origin)
-		n := labels(z.origin)
-		s.shortest, s.longest = min(s.shortest, n), max(s.longest, n)
+		s.sizes[len(z.origin)/64] |= 1 << (len(z.origin) % 64)
 	}
 	s.origins = newTable(names)
 	return s, nil
@@ -46,7 +44,7 @@ func (s *Set) Zone(q *Query) *Zone {
 	if q.class != classIN {
 		return nil
 	}
-	z, _ := s.zoneOf(q.Name(), q.labels)
+	z, _ := s.zoneOf(q.Name())
 	return z
 }
 
@@ -57,22 +55,18 @@ func (s *Set) Covers(msg []byte) bool {
 	return Parse(msg, &q) == Ask && s.Zone(&q) != nil
 }
 
-// zoneOf returns the zone with the longest origin that a name of n labels in lower case lies in, or nil, and how many
-// octets of the name stand before the origin.
-func (s *Set) zoneOf(name []byte, n int) (*Zone, int) {
+// zoneOf returns the zone with the longest origin that a name in lower case lies in, or nil, and how many octets of the name
+// stand before the origin.
+func (s *Set) zoneOf(name []byte) (*Zone, int) {
 	if s == nil {
 		return nil, 0
 	}
-	for i := 0; n >= s.shortest; n-- {
-		if n <= s.longest {
+	for i := 0; i < len(name); i += 1 + int(name[i]) {
+		if size := len(name) - i; s.sizes[size/64]>>(size%64)&1 != 0 {
 			if at := s.origins.lookup(name[i:]); at >= 0 {
 				return s.zones[at], i
 			}
 		}
-		if name[i] == 0 {
-			break
-		}
-		i += 1 + int(name[i])
 	}
 	return nil, 0
 }

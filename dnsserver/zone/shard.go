@@ -36,23 +36,29 @@ func (s shard) offset(i, n int) int {
 
 // find returns what a name has.
 func (s shard) find(hash uint64, rel []byte) (node, bool) {
-	n := s.len()
-	if n == 0 {
-		return "", false
-	}
-	tags := string(s[2 : 2+n])
-	for i := 0; ; i++ {
-		at := strings.IndexByte(tags[i:], byte(hash))
-		if at < 0 {
-			return "", false
-		}
-		i += at
+	return s.findFrom(s.tagged(hash, 0), hash, rel)
+}
+
+// findFrom is find where the first entry to look at is known.
+func (s shard) findFrom(i int, hash uint64, rel []byte) (node, bool) {
+	for n := s.len(); i >= 0; i = s.tagged(hash, i+1) {
 		off := s.offset(i, n)
 		end := off + 1 + int(s[off])
 		if string(s[off+1:end]) == string(rel) {
 			return node(s[end:s.offset(i+1, n)]), true
 		}
 	}
+	return "", false
+}
+
+// tagged returns the number of the first entry from i on whose name may have a hash, or -1.
+func (s shard) tagged(hash uint64, i int) int {
+	if n := s.len(); i < n {
+		if at := strings.IndexByte(string(s[2+i:2+n]), byte(hash)); at >= 0 {
+			return i + at
+		}
+	}
+	return -1
 }
 
 // all yields the names with what they have.
@@ -141,8 +147,10 @@ func (d *directory) hash(rel string) uint64 { return maphash.String(d.seed, rel)
 // index returns the number of the shard that a hash belongs to.
 func (d *directory) index(hash uint64) int { return int(hash >> 1 >> (63 - d.bits)) }
 
-func (d *directory) shard(i int) shard  { return d.pages[i/pageSize][i%pageSize] }
-func (d *directory) put(i int, s shard) { d.pages[i/pageSize][i%pageSize] = s }
+// at returns where the shard of a number is.
+func (d *directory) at(i int) *shard { return &d.pages[i/pageSize][i%pageSize] }
+
+// fits reports whether there are as many shards as so many names want.
 func (d *directory) fits(count int) bool {
 	return count <= meanMost<<d.bits && (d.bits == 0 || count >= meanLeast<<d.bits)
 }
@@ -163,7 +171,7 @@ func (d *directory) all() iter.Seq2[string, node] {
 // find returns what a name has.
 func (d *directory) find(rel []byte) (node, bool) {
 	hash := maphash.Bytes(d.seed, rel)
-	return d.shard(d.index(hash)).find(hash, rel)
+	return d.at(d.index(hash)).find(hash, rel)
 }
 
 // An edit is what a name has from now on; the empty node takes it away.
@@ -200,7 +208,7 @@ func (d *directory) with(changed edits, count int) directory {
 			p := *d.pages[copied]
 			next.pages[copied] = &p
 		}
-		next.put(i, w.edit(d, d.shard(i), changed[:n]))
+		*next.at(i) = w.edit(d, *d.at(i), changed[:n])
 		changed = changed[n:]
 	}
 	if !next.fits(count) {
@@ -244,11 +252,11 @@ func (d *directory) resized() directory {
 	for i := range 1 << next.bits {
 		w.reset()
 		for from := i << (d.bits - next.bits); from < (i+1)<<(d.bits-next.bits); from++ {
-			for rel, n := range d.shard(from).all() {
+			for rel, n := range d.at(from).all() {
 				w.add(d.hash(rel), rel, n)
 			}
 		}
-		next.put(i, w.shard())
+		*next.at(i) = w.shard()
 	}
 	return next
 }
@@ -258,11 +266,11 @@ func (d *directory) split(next *directory, i int, w *shardWriter) {
 	more := next.bits - d.bits
 	for to := i << more; to < (i+1)<<more; to++ {
 		w.reset()
-		for rel, n := range d.shard(i).all() {
+		for rel, n := range d.at(i).all() {
 			if hash := d.hash(rel); next.index(hash) == to {
 				w.add(hash, rel, n)
 			}
 		}
-		next.put(to, w.shard())
+		*next.at(to) = w.shard()
 	}
 }
