@@ -17,23 +17,23 @@ const socketBuffer = 2 << 20
 
 // listener is the sockets of one address: a UDP socket for each reader, among which the kernel spreads clients.
 type listener struct {
-	udp []*net.UDPConn
+	udp []*socket
 	tcp *net.TCPListener
 	// wildcard says that answers must name their source address, since the socket has none.
 	wildcard bool
 }
 
 func (l *listener) close() {
-	// Closing is how readers are stopped; there is nothing to lose.
-	for _, conn := range l.udp {
-		_ = conn.Close()
+	for _, socket := range l.udp {
+		socket.close()
 	}
 	_ = l.tcp.Close()
 }
 
-func (s *Server) listen(ctx context.Context) (listeners []*listener, err error) {
+// listen opens all sockets, whose users stop when the eventfd is readable.
+func (s *Server) listen(ctx context.Context, stop int) (listeners []*listener, err error) {
 	for _, addr := range s.cfg.Addrs {
-		l, err := open(ctx, addr, s.cfg.Readers)
+		l, err := open(ctx, addr, s.cfg.Readers, stop)
 		if err != nil {
 			for _, l := range listeners {
 				l.close()
@@ -49,7 +49,7 @@ func (s *Server) listen(ctx context.Context) (listeners []*listener, err error) 
 // open opens all sockets of an address. With port 0 the kernel picks for TCP; that UDP has the same one free is likely
 // but not certain, so it is tried a few times. TCP comes first: its port cannot be shared, so that a second server fails
 // here instead of taking half of the queries.
-func open(ctx context.Context, addr netip.AddrPort, readers int) (*listener, error) {
+func open(ctx context.Context, addr netip.AddrPort, readers, stop int) (*listener, error) {
 	for range 8 {
 		var lc net.ListenConfig
 		tcp, err := lc.Listen(ctx, network("tcp", addr.Addr()), addr.String())
@@ -58,7 +58,7 @@ func open(ctx context.Context, addr netip.AddrPort, readers int) (*listener, err
 		}
 		l := &listener{tcp: tcp.(*net.TCPListener), wildcard: addr.Addr().IsUnspecified()}
 		port := uint16(tcp.Addr().(*net.TCPAddr).Port)
-		if err = l.openUDP(ctx, netip.AddrPortFrom(addr.Addr(), port), readers); err == nil {
+		if err = l.openUDP(ctx, netip.AddrPortFrom(addr.Addr(), port), readers, stop); err == nil {
 			return l, nil
 		}
 		l.close()
@@ -77,7 +77,7 @@ func network(protocol string, addr netip.Addr) string {
 	return protocol
 }
 
-func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers int) error {
+func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers, stop int) error {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if e := raw.Control(func(fd uintptr) { err = tune(int(fd), readers > 1, l.wildcard) }); e != nil {
 			return e
@@ -89,7 +89,11 @@ func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers int
 		if err != nil {
 			return err
 		}
-		l.udp = append(l.udp, conn.(*net.UDPConn))
+		socket, err := newSocket(conn.(*net.UDPConn), stop)
+		if err != nil {
+			return err
+		}
+		l.udp = append(l.udp, socket)
 	}
 	return nil
 }

@@ -78,8 +78,8 @@ func (b *batch) reset(n int) {
 }
 
 // read reads what has arrived, without waiting.
-func (b *batch) read(fd uintptr) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.received[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+func (b *batch) read(fd int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.received[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -127,8 +127,8 @@ func (b *batch) answer(i int, msg []byte) {
 }
 
 // write sends queued answers from the given one on, without waiting, and returns how many went.
-func (b *batch) write(fd uintptr, from int) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.answers[from])), uintptr(b.queued-from), unix.MSG_DONTWAIT, 0, 0)
+func (b *batch) write(fd, from int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.answers[from])), uintptr(b.queued-from), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -159,7 +159,7 @@ type packet struct {
 }
 
 // send sends an answer to the packet, without waiting.
-func (p *packet) send(fd uintptr, msg []byte) unix.Errno {
+func (p *packet) send(fd int, msg []byte) unix.Errno {
 	part := unix.Iovec{Base: unsafe.SliceData(msg)}
 	part.SetLen(len(msg))
 	h := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&p.name)), Namelen: p.nameLen, Iov: &part}
@@ -168,7 +168,7 @@ func (p *packet) send(fd uintptr, msg []byte) unix.Errno {
 		h.Control = &p.control[0]
 		h.SetControllen(len(p.control))
 	}
-	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
 	return errno
 }
 

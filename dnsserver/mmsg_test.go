@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket opens a UDP socket on an address, and returns it with its descriptor.
-func socket(t *testing.T, network, address string) (*net.UDPConn, uintptr) {
+// openUDP opens a UDP socket on an address, and returns it with its descriptor.
+func openUDP(t *testing.T, network, address string) (*net.UDPConn, int) {
 	t.Helper()
 	conn, err := net.ListenPacket(network, address)
 	if err != nil {
@@ -25,8 +25,8 @@ func socket(t *testing.T, network, address string) (*net.UDPConn, uintptr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var descriptor uintptr
-	if err := raw.Control(func(fd uintptr) { descriptor = fd }); err != nil {
+	var descriptor int
+	if err := raw.Control(func(fd uintptr) { descriptor = int(fd) }); err != nil {
 		t.Fatal(err)
 	}
 	return conn.(*net.UDPConn), descriptor
@@ -40,8 +40,8 @@ func TestBatch(t *testing.T) {
 		{"IPv6", "udp6", "[::1]:0", "::1"},
 		{"IPv4 on a socket of both", "udp", "[::]:0", "127.0.0.1"},
 	} {
-		server, fd := socket(t, c.network, c.address)
-		client, _ := socket(t, "udp", net.JoinHostPort(c.from, "0"))
+		server, fd := openUDP(t, c.network, c.address)
+		client, _ := openUDP(t, "udp", net.JoinHostPort(c.from, "0"))
 		to := netip.AddrPortFrom(netip.MustParseAddr(c.from), server.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 		sent := [][]byte{[]byte("one"), []byte("two"), bytes.Repeat([]byte("x"), maxQuery+1), {}, []byte("three")}
 		for _, msg := range sent {
@@ -68,9 +68,9 @@ func TestBatch(t *testing.T) {
 			msg, _ := b.query(i)
 			b.answer(i, append(append(b.room(), "re: "...), msg...))
 		}
-		r := reader{batch: b}
-		if sent, done := r.write(fd, 0); sent != 3 || !done || r.tally[statUnsent] != 1 {
-			t.Errorf("%s: %d, %v, %d unsent", c.name, sent, done, r.tally[statUnsent])
+		r := reader{batch: b, socket: &socket{fd: fd}}
+		if done := r.write(); !done || r.tally[statUnsent] != 1 {
+			t.Errorf("%s: %v, %d unsent", c.name, done, r.tally[statUnsent])
 		}
 		buf := make([]byte, 100)
 		for _, want := range []string{"re: one", "re: three"} {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
@@ -141,21 +143,26 @@ func (s *Server) Addr() netip.AddrPort { return s.addrs[0] }
 
 // Run listens and answers until ctx ends, which is not an error. It can run once.
 func (s *Server) Run(ctx context.Context) error {
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(stop)
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listeners, err := s.listen(ctx)
+	listeners, err := s.listen(ctx, stop)
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, len(listeners)*(s.cfg.Readers+1))
+	failed := make(chan error, len(listeners))
 	next := 1 // The first counters are those of all connections.
 	for _, l := range listeners {
-		for _, conn := range l.udp {
+		for _, socket := range l.udp {
 			c := &s.counters[next]
 			next++
-			group.Go(func() { failed <- s.serveUDP(ctx, conn, l.wildcard, c) })
+			group.Go(func() { s.serveUDP(ctx, socket, l.wildcard, c) })
 		}
 		group.Go(func() { failed <- s.serveTCP(ctx, l.tcp) })
 	}
@@ -166,8 +173,12 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	cancel()
+	// Readers close their sockets.
+	if _, failed := unix.Write(stop, []byte{7: 1}); failed != nil {
+		err = errors.Join(err, failed)
+	}
 	for _, l := range listeners {
-		l.close()
+		_ = l.tcp.Close()
 	}
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,21 +18,18 @@ const turns = 8
 // errorPause is how long a reader or accepter rests after an error of the kernel, such as no memory or too many files.
 const errorPause = 50 * time.Millisecond
 
-// serveUDP reads and answers until the socket is closed.
-func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn, wildcard bool, c *counters) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	r := reader{responder: responder{s: s}, raw: raw, batch: newBatch(wildcard), counters: c}
+// serveUDP reads and answers until the server stops, and closes the socket.
+func (s *Server) serveUDP(ctx context.Context, socket *socket, wildcard bool, c *counters) {
+	r := reader{responder: responder{s: s}, socket: socket, batch: newBatch(wildcard), counters: c}
+	defer socket.close()
 	defer r.waiting.Wait()
-	return r.run(ctx)
+	r.run(ctx)
 }
 
 // reader answers the queries of one socket.
 type reader struct {
 	responder
-	raw      syscall.RawConn
+	socket   *socket
 	batch    *batch
 	counters *counters
 	messages [batchSize][]byte
@@ -43,40 +39,34 @@ type reader struct {
 	waiting sync.WaitGroup
 }
 
-func (r *reader) run(ctx context.Context) error {
-	var n, sent int
-	var errno unix.Errno
-	// The poller of the runtime waits, in the place of the system calls, so that no processor is blocked.
-	read := func(fd uintptr) bool {
-		n, errno = r.batch.read(fd)
-		return errno != unix.EAGAIN
-	}
-	write := func(fd uintptr) bool {
-		var done bool
-		sent, done = r.write(fd, sent)
-		return done
-	}
+func (r *reader) run(ctx context.Context) {
 	for turn := 1; ; turn++ {
-		if err := r.raw.Read(read); err != nil {
-			return nil // It was closed.
-		}
-		if errno != 0 {
-			if errno != unix.EINTR {
-				pause(ctx)
+		if turn%turns == 0 {
+			if ctx.Err() != nil {
+				return
 			}
+			runtime.Gosched()
+		}
+		n, errno := r.batch.read(r.socket.fd)
+		switch errno {
+		case 0:
+		case unix.EAGAIN:
+			if !r.socket.wait(unix.POLLIN) {
+				return
+			}
+			continue
+		case unix.EINTR:
+			continue
+		default:
+			pause(ctx)
 			continue
 		}
 		r.answer(ctx, n)
 		r.counters.add(&r.tally)
-		if sent = 0; r.batch.queued > 0 {
-			if err := r.raw.Write(write); err != nil {
-				return nil
-			}
+		if !r.write() {
+			return
 		}
 		r.batch.reset(n)
-		if turn%turns == 0 {
-			runtime.Gosched()
-		}
 	}
 }
 
@@ -112,15 +102,17 @@ func (r *reader) answer(ctx context.Context, n int) {
 	r.set = nil // A reader that waits keeps no zones alive that nobody serves any more.
 }
 
-// write sends the queued answers from the given one on. It reports whether that is done with; else the socket is full.
-func (r *reader) write(fd uintptr, from int) (int, bool) {
-	for from < r.batch.queued {
-		n, errno := r.batch.write(fd, from)
+// write sends the queued answers. It reports false where the server stops meanwhile.
+func (r *reader) write() bool {
+	for from := 0; from < r.batch.queued; {
+		n, errno := r.batch.write(r.socket.fd, from)
 		switch errno {
 		case 0:
 			from += n
 		case unix.EAGAIN:
-			return from, false
+			if !r.socket.wait(unix.POLLOUT) {
+				return false
+			}
 		case unix.EINTR:
 		default:
 			// A destination that cannot be, as port 0, or that the firewall forbids.
@@ -128,12 +120,12 @@ func (r *reader) write(fd uintptr, from int) (int, bool) {
 			from++
 		}
 	}
-	return from, true
+	return true
 }
 
 // later answers a packet in a goroutine, or drops it where too many wait.
 func (r *reader) later(ctx context.Context, p packet, next step) {
-	s, raw := r.s, r.raw
+	s, socket := r.s, r.socket
 	select {
 	case s.slow <- struct{}{}:
 	default:
@@ -149,15 +141,18 @@ func (r *reader) later(ctx context.Context, p packet, next step) {
 			case len(msg) > p.max:
 				return ErrTooLarge
 			}
-			var errno unix.Errno
-			err := raw.Write(func(fd uintptr) bool {
-				errno = p.send(fd, msg)
-				return errno != unix.EAGAIN
-			})
-			if err == nil && errno != 0 {
-				err = errno
+			for {
+				switch errno := p.send(socket.fd, msg); errno {
+				case 0:
+					return nil
+				case unix.EAGAIN:
+					if !socket.wait(unix.POLLOUT) {
+						return net.ErrClosed
+					}
+				default:
+					return errno
+				}
 			}
-			return err
 		}
 		// A lost answer is what UDP clients are ready for; they ask again.
 		switch next {

@@ -47,7 +47,7 @@ func (s *Set) ParseAll(messages [][]byte, queries []Query, verdicts []Verdict) {
 func (s *Set) locate(q *Query) {
 	if z, size := s.zoneOf(q.Name()); z != nil && size > 0 {
 		q.place = place{set: s, zone: z, size: uint8(size), first: -1, hash: maphash.Bytes(z.names.seed, q.name[:size])}
-		prefetch(unsafe.Pointer(z.names.at(z.names.index(q.place.hash))))
+		z.names.prefetch(z.names.index(q.place.hash))
 	}
 }
 
@@ -72,6 +72,11 @@ func (p *place) toEntry() {
 		prefetch(p.shard.address(off))
 		prefetch(p.shard.address(min(off+line, len(p.shard)-1)))
 	}
+}
+
+// prefetch begins to fetch what [directory.at] returns. That would look at the page, whether there is one, and wait for it.
+func (d *directory) prefetch(i int) {
+	prefetch(unsafe.Add(unsafe.Pointer(d.pages[i/pageSize]), uintptr(i%pageSize)*unsafe.Sizeof(shard(""))))
 }
 
 // address returns where the octet at an offset is.
