@@ -25,15 +25,15 @@ type listener struct {
 
 func (l *listener) close() {
 	for _, socket := range l.udp {
+		socket.stop()
 		socket.close()
 	}
 	_ = l.tcp.Close()
 }
 
-// listen opens all sockets, whose users stop when the eventfd is readable.
-func (s *Server) listen(ctx context.Context, stop int) (listeners []*listener, err error) {
+func (s *Server) listen(ctx context.Context) (listeners []*listener, err error) {
 	for _, addr := range s.cfg.Addrs {
-		l, err := open(ctx, addr, s.cfg.Readers, stop)
+		l, err := open(ctx, addr, s.cfg.Readers)
 		if err != nil {
 			for _, l := range listeners {
 				l.close()
@@ -49,7 +49,7 @@ func (s *Server) listen(ctx context.Context, stop int) (listeners []*listener, e
 // open opens all sockets of an address. With port 0 the kernel picks for TCP; that UDP has the same one free is likely
 // but not certain, so it is tried a few times. TCP comes first: its port cannot be shared, so that a second server fails
 // here instead of taking half of the queries.
-func open(ctx context.Context, addr netip.AddrPort, readers, stop int) (*listener, error) {
+func open(ctx context.Context, addr netip.AddrPort, readers int) (*listener, error) {
 	for range 8 {
 		var lc net.ListenConfig
 		tcp, err := lc.Listen(ctx, network("tcp", addr.Addr()), addr.String())
@@ -58,7 +58,7 @@ func open(ctx context.Context, addr netip.AddrPort, readers, stop int) (*listene
 		}
 		l := &listener{tcp: tcp.(*net.TCPListener), wildcard: addr.Addr().IsUnspecified()}
 		port := uint16(tcp.Addr().(*net.TCPAddr).Port)
-		if err = l.openUDP(ctx, netip.AddrPortFrom(addr.Addr(), port), readers, stop); err == nil {
+		if err = l.openUDP(ctx, netip.AddrPortFrom(addr.Addr(), port), readers); err == nil {
 			return l, nil
 		}
 		l.close()
@@ -77,7 +77,7 @@ func network(protocol string, addr netip.Addr) string {
 	return protocol
 }
 
-func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers, stop int) error {
+func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers int) error {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if e := raw.Control(func(fd uintptr) { err = tune(int(fd), readers > 1, l.wildcard) }); e != nil {
 			return e
@@ -89,7 +89,7 @@ func (l *listener) openUDP(ctx context.Context, addr netip.AddrPort, readers, st
 		if err != nil {
 			return err
 		}
-		socket, err := newSocket(conn.(*net.UDPConn), stop)
+		socket, err := newSocket(conn.(*net.UDPConn))
 		if err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func TestBatch(t *testing.T) {
 			b.answer(i, append(append(b.room(), "re: "...), msg...))
 		}
 		r := reader{batch: b, socket: &socket{fd: fd}}
-		if done := r.write(); !done || r.tally[statUnsent] != 1 {
+		if done := r.write(t.Context()); !done || r.tally[statUnsent] != 1 {
 			t.Errorf("%s: %v, %d unsent", c.name, done, r.tally[statUnsent])
 		}
 		buf := make([]byte, 100)

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
@@ -143,16 +141,11 @@ func (s *Server) Addr() netip.AddrPort { return s.addrs[0] }
 
 // Run listens and answers until ctx ends, which is not an error. It can run once.
 func (s *Server) Run(ctx context.Context) error {
-	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(stop)
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listeners, err := s.listen(ctx, stop)
+	listeners, err := s.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -173,11 +166,10 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	cancel()
-	// Readers close their sockets.
-	if _, failed := unix.Write(stop, []byte{7: 1}); failed != nil {
-		err = errors.Join(err, failed)
-	}
 	for _, l := range listeners {
+		for _, socket := range l.udp {
+			socket.stop() // Its reader closes it.
+		}
 		_ = l.tcp.Close()
 	}
 	return err

@@ -1,40 +1,85 @@
 package dnsserver
 
 import (
+	"context"
 	"net"
+	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// socket is a UDP socket that is not of the runtime's poller. In that, every answer that the kernel has sent would look for
-// somebody who waits to write: a twentieth of what an answer costs. Here nobody is found while there is something to read.
+// socket is a UDP socket, read and written without waiting until there is something to wait for.
+//
+// It is not of the runtime's poller. That would have the kernel look for who waits to write at every answer that it has
+// sent, which is 6 % of all that an answer costs. In its place the poller has an epoll instance of the socket's own, which
+// the socket is in while its reader finds less than it can read.
 type socket struct {
-	fd int
-	// stop is an eventfd of the server that is readable once the socket is to be used no more.
-	stop int
+	fd, epoll int
+	watched   bool
+	// poller waits for the epoll instance.
+	poller *os.File
+	raw    syscall.RawConn
 }
 
 // newSocket takes the socket of a connection, which it closes.
-func newSocket(conn *net.UDPConn, stop int) (*socket, error) {
+func newSocket(conn *net.UDPConn) (*socket, error) {
 	defer conn.Close() // The socket stays open.
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{stop: stop}
-	var dupErr error
-	if err := raw.Control(func(fd uintptr) { s.fd, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+	s := new(socket)
+	var failed error
+	if err := raw.Control(func(fd uintptr) { s.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
 		return nil, err
 	}
-	return s, dupErr
+	if failed != nil {
+		return nil, failed
+	}
+	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		err = unix.SetNonblock(s.epoll, true)
+		s.poller = os.NewFile(uintptr(s.epoll), "epoll")
+	}
+	if err == nil {
+		s.raw, err = s.poller.SyscallConn()
+	}
+	if err != nil {
+		s.stop()
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
-// wait blocks until the socket is ready for an event of poll(2). It reports false where the server stops.
-func (s *socket) wait(event int16) bool {
-	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: event}, {Fd: int32(s.stop), Events: unix.POLLIN}}
-	// An interrupted wait, or one for which there is no memory, is a short one.
-	_, _ = unix.Poll(fds[:], -1)
-	return fds[1].Revents == 0
+// watch has the poller see what arrives, or not. What has arrived before is seen too.
+func (s *socket) watch(on bool) error {
+	if s.watched == on {
+		return nil
+	}
+	op := unix.EPOLL_CTL_DEL
+	if on {
+		op = unix.EPOLL_CTL_ADD
+	}
+	err := unix.EpollCtl(s.epoll, op, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(s.fd)})
+	if err == nil {
+		s.watched = on
+	}
+	return err
 }
+
+// read calls a function that reads, whose argument means nothing, again whenever something arrives, until it returns true.
+// After stop it fails.
+func (s *socket) read(f func(uintptr) bool) error { return s.raw.Read(f) }
+
+// writable waits until there is room for answers, for a while at most. It reports false when ctx has ended.
+func (s *socket) writable(ctx context.Context) bool {
+	// An interrupted wait, or one for which there is no memory, is a short one.
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, 100)
+	return ctx.Err() == nil
+}
+
+// stop ends read. The socket can be written until it is closed.
+func (s *socket) stop() { _ = s.poller.Close() }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }

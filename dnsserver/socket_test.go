@@ -1,45 +1,78 @@
 package dnsserver
 
 import (
+	"context"
+	"net"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestSocketWaits: it is written at once, waits for what is to be read, and waits no more once the server stops.
-func TestSocketWaits(t *testing.T) {
-	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(stop)
+// TestSocket: what arrives is read whether the poller sees the socket or not, what arrived before it did too, and nobody
+// waits for a socket that is stopped.
+func TestSocket(t *testing.T) {
 	conn, _ := openUDP(t, "udp4", "127.0.0.1:0")
 	peer, _ := openUDP(t, "udp4", "127.0.0.1:0")
-	to := conn.LocalAddr()
-	s, err := newSocket(conn, stop)
+	to := conn.LocalAddr().(*net.UDPAddr)
+	s, err := newSocket(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if !s.wait(unix.POLLOUT) {
-		t.Error("stopped before it was told")
+	b := newBatch(false)
+	var n int
+	waits := make(chan bool, 1)
+	read := func(uintptr) bool {
+		var errno unix.Errno
+		if n, errno = b.read(s.fd); errno == unix.EAGAIN {
+			select {
+			case waits <- true:
+			default:
+			}
+			return false
+		}
+		return true
 	}
-	read := make(chan bool)
-	go func() { read <- s.wait(unix.POLLIN) }()
-	if _, err := peer.WriteTo([]byte("x"), to); err != nil {
-		t.Fatal(err)
+	send := func() {
+		t.Helper()
+		if _, err := peer.WriteToUDP([]byte("x"), to); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if !<-read {
-		t.Error("stopped instead of reading")
+	for range 3 {
+		send()
+		for _, on := range []bool{true, true, false, false, true} {
+			if err := s.watch(on); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.read(read); err != nil || n != 1 {
+			t.Fatalf("%d messages, %v", n, err)
+		}
+		go func() {
+			<-waits
+			send()
+		}()
+		if err := s.read(read); err != nil || n != 1 {
+			t.Fatalf("%d messages, %v", n, err)
+		}
+		if err := s.watch(false); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if n, errno := newBatch(false).read(s.fd); n != 1 || errno != 0 {
-		t.Errorf("%d messages, %v", n, errno)
+	if !s.writable(t.Context()) {
+		t.Error("not writable")
 	}
-	go func() { read <- s.wait(unix.POLLIN) }()
-	if _, err := unix.Write(stop, []byte{7: 1}); err != nil {
-		t.Fatal(err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s.writable(ended) {
+		t.Error("writable when all has ended")
 	}
-	if <-read || s.wait(unix.POLLOUT) {
-		t.Error("does not stop")
+	go func() {
+		<-waits
+		s.stop()
+	}()
+	if s.read(read) == nil {
+		t.Error("reads after stop")
 	}
 }

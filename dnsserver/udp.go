@@ -2,7 +2,6 @@ package dnsserver
 
 import (
 	"context"
-	"net"
 	"runtime"
 	"sync"
 	"time"
@@ -40,6 +39,12 @@ type reader struct {
 }
 
 func (r *reader) run(ctx context.Context) {
+	var n int
+	var errno unix.Errno
+	read := func(uintptr) bool {
+		n, errno = r.batch.read(r.socket.fd)
+		return errno != unix.EAGAIN
+	}
 	for turn := 1; ; turn++ {
 		if turn%turns == 0 {
 			if ctx.Err() != nil {
@@ -47,23 +52,28 @@ func (r *reader) run(ctx context.Context) {
 			}
 			runtime.Gosched()
 		}
-		n, errno := r.batch.read(r.socket.fd)
-		switch errno {
-		case 0:
-		case unix.EAGAIN:
-			if !r.socket.wait(unix.POLLIN) {
-				return
+		if !read(0) {
+			if err := r.socket.watch(true); err != nil {
+				pause(ctx)
+				continue
 			}
+			if r.socket.read(read) != nil {
+				return // It was stopped.
+			}
+		}
+		switch {
+		case errno == unix.EINTR:
 			continue
-		case unix.EINTR:
-			continue
-		default:
+		case errno != 0:
 			pause(ctx)
 			continue
+		case n == batchSize:
+			// There is more to come. Where it cannot be told so, the poller sees it all, which costs time and no more.
+			_ = r.socket.watch(false)
 		}
 		r.answer(ctx, n)
 		r.counters.add(&r.tally)
-		if !r.write() {
+		if !r.write(ctx) {
 			return
 		}
 		r.batch.reset(n)
@@ -102,15 +112,15 @@ func (r *reader) answer(ctx context.Context, n int) {
 	r.set = nil // A reader that waits keeps no zones alive that nobody serves any more.
 }
 
-// write sends the queued answers. It reports false where the server stops meanwhile.
-func (r *reader) write() bool {
+// write sends the queued answers. It reports false when ctx has ended meanwhile.
+func (r *reader) write(ctx context.Context) bool {
 	for from := 0; from < r.batch.queued; {
 		n, errno := r.batch.write(r.socket.fd, from)
 		switch errno {
 		case 0:
 			from += n
 		case unix.EAGAIN:
-			if !r.socket.wait(unix.POLLOUT) {
+			if !r.socket.writable(ctx) {
 				return false
 			}
 		case unix.EINTR:
@@ -146,8 +156,8 @@ func (r *reader) later(ctx context.Context, p packet, next step) {
 				case 0:
 					return nil
 				case unix.EAGAIN:
-					if !socket.wait(unix.POLLOUT) {
-						return net.ErrClosed
+					if !socket.writable(ctx) {
+						return ctx.Err()
 					}
 				default:
 					return errno
