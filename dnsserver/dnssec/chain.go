@@ -23,7 +23,7 @@ func (r *run) mend() error {
 	var moved []*name
 	for _, n := range r.sorted() {
 		old := false
-		for range r.base.Records(textOf(n.wire)) {
+		for range r.base.Records(zone.TextName(n.wire)) {
 			old = true
 			break
 		}
@@ -59,7 +59,7 @@ func (r *run) mend() error {
 // before returns the name that stands before another one that comes or goes: in the new ring, or a name that goes too and
 // so has somebody before it linked anew. The origin, which is never gone, comes first.
 func (c *chain) before(n *name) (string, error) {
-	text, _ := c.base.Neighbours(textOf(n.wire))
+	text, _ := c.base.Neighbours(zone.TextName(n.wire))
 	before, err := zone.AppendName(nil, text)
 	if err != nil {
 		return "", err
@@ -73,7 +73,7 @@ func (c *chain) before(n *name) (string, error) {
 
 // after returns the name that stands after another one in the new ring. Names are asked about in reverse order.
 func (c *chain) after(n *name, origin string) (string, error) {
-	_, text := c.base.Neighbours(textOf(n.wire))
+	_, text := c.base.Neighbours(zone.TextName(n.wire))
 	after, err := zone.AppendName(nil, text)
 	if err != nil {
 		return "", err
@@ -117,7 +117,7 @@ func nsec(next string, sets []rrset, ttl uint32) rrset {
 	for _, s := range sets {
 		types = append(types, s.typ)
 	}
-	types = append(types, typeRRSIG, typeNSEC)
+	types = append(types, zone.TypeRRSIG, zone.TypeNSEC)
 	slices.Sort(types)
-	return rrset{typ: typeNSEC, ttl: ttl, data: [][]byte{bitmap([]byte(next), types)}}
+	return rrset{typ: zone.TypeNSEC, ttl: ttl, data: [][]byte{bitmap([]byte(next), types)}}
 }

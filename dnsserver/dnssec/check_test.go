@@ -157,7 +157,7 @@ func checkZone(t tester, z *zone.Zone, now time.Time, active *Key, others ...*Ke
 				by = append(by, sig.KeyTag)
 			}
 			want := []uint16{active.Tag()}
-			if typ == dns.TypeDNSKEY {
+			if isOfKeys(zone.Type(typ)) {
 				for _, k := range others {
 					want = append(want, k.Tag())
 				}

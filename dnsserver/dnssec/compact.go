@@ -51,13 +51,13 @@ func (o *Online) answer(ctx context.Context, set *zone.Set, r *reply) (zone.Rcod
 			_, err := o.put(ctx, r, l, *s, v)
 			return zone.Success, err
 		}
-		if l.zone.Mode() == zone.Online && l.exists && len(l.sets) > 0 && typ == typeANY {
+		if l.zone.Mode() == zone.Online && l.exists && len(l.sets) > 0 && typ == zone.TypeANY {
 			// RFC 8482 section 4.2
 			s := rrset{typ: zone.TypeHINFO, ttl: l.zone.SOA().TTL, data: [][]byte{[]byte("\x07RFC8482\x00")}}
 			_, err := o.put(ctx, r, l, s, v)
 			return zone.Success, err
 		}
-		if alias := l.find(zone.TypeCNAME); alias != nil && typ != typeNSEC && typ != typeRRSIG {
+		if alias := l.find(zone.TypeCNAME); alias != nil && typ != zone.TypeNSEC && typ != zone.TypeRRSIG {
 			if at, err = o.put(ctx, r, l, *alias, v); err != nil {
 				return 0, err
 			}
@@ -114,18 +114,16 @@ func hasRecords(name []byte) bool {
 // read reads what the name has in its zone.
 func (l *look) read() {
 	var plain []zone.Record
-	for r := range l.zone.Records(textOf(l.name)) {
+	for r := range l.zone.Records(zone.TextName(l.name)) {
 		switch {
-		case r.Type == typeRRSIG:
+		case r.Type == zone.TypeRRSIG:
 			l.signatures = append(l.signatures, r.Data)
-		case r.Type != typeDNSKEY || l.keys.active == nil:
+		case !isOfKeys(r.Type) || l.keys.active == nil:
 			plain = append(plain, r)
 		}
 	}
 	if len(plain) > 0 && l.keys.active != nil && len(l.name) == len(l.keys.active.owner) {
-		for _, k := range l.keys.all {
-			plain = append(plain, k.DNSKEY())
-		}
+		plain = append(plain, l.keys.records...)
 	}
 	l.sets = group(plain, l.zone.SOA().TTL)
 }
@@ -151,7 +149,7 @@ func (o *Online) put(ctx context.Context, r *reply, l *look, set rrset, v validi
 				signatures = append(signatures, s)
 			}
 		}
-	case set.typ == typeDNSKEY:
+	case isOfKeys(set.typ):
 		keys = l.keys.all
 	}
 	for _, k := range keys {
@@ -180,12 +178,12 @@ func (o *Online) deny(ctx context.Context, r *reply, l *look, v validity) (zone.
 		return 0, err
 	}
 	switch r.q.Type() {
-	case typeNSEC:
+	case zone.TypeNSEC:
 		r.add(sectionAnswer, l.at, proof, negative, proven)
 		return zone.Success, nil
-	case typeRRSIG:
+	case zone.TypeRRSIG:
 		// As much of it as can be made for any name.
-		r.add(sectionAnswer, l.at, rrset{typ: typeRRSIG, data: [][]byte{proven}}, negative)
+		r.add(sectionAnswer, l.at, rrset{typ: zone.TypeRRSIG, data: [][]byte{proven}}, negative)
 		return zone.Success, nil
 	}
 	origin := l.at + len(l.name) - len(l.keys.active.owner)

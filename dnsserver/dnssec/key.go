@@ -104,7 +104,7 @@ func assemble(origin string, public []byte, private *ecdsa.PrivateKey) (*Key, er
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a key for zone %q: %w", origin, err)
 	}
-	k := &Key{origin: textOf(owner), owner: owner, private: private}
+	k := &Key{origin: zone.TextName(owner), owner: owner, private: private}
 	copy(k.public[:], public)
 	k.tag = tagOf(k.data())
 	return k, nil
@@ -145,7 +145,7 @@ func (k *Key) data() []byte {
 
 // DNSKEY returns the key's record, with the zone's TTL.
 func (k *Key) DNSKEY() zone.Record {
-	return zone.Record{Name: k.origin, Type: typeDNSKEY, Data: k.data()}
+	return zone.Record{Name: k.origin, Type: zone.TypeDNSKEY, Data: k.data()}
 }
 
 // DS returns the record that the parent zone needs (RFC 4034 section 5), with the parent's TTL.
@@ -153,7 +153,7 @@ func (k *Key) DS() zone.Record {
 	digest := sha256.Sum256(append(slices.Clone(k.owner), k.data()...))
 	data := binary.BigEndian.AppendUint16(nil, k.tag)
 	data = append(data, Algorithm, digestSHA256)
-	return zone.Record{Name: k.origin, Type: typeDS, Data: append(data, digest[:]...)}
+	return zone.Record{Name: k.origin, Type: zone.TypeDS, Data: append(data, digest[:]...)}
 }
 
 // DNSKEYText returns the key's record in presentation form.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
 // The key of RFC 6605 section 6.1.
@@ -137,7 +139,7 @@ func FuzzParse(f *testing.F) {
 		if out, err := k.Marshal(); err != nil || !bytes.Equal(out, in) {
 			t.Fatalf("marshalled to %x, %v, want %x", out, err, in)
 		}
-		set := rrset{typ: typeDNSKEY, ttl: 60, data: [][]byte{k.data()}}
+		set := rrset{typ: zone.TypeDNSKEY, ttl: 60, data: [][]byte{k.data()}}
 		if _, err := k.sign(k.owner, set, validity{1, 2}); err != nil {
 			t.Fatal(err)
 		}

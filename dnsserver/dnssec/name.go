@@ -6,41 +6,14 @@ import (
 	"github.com/provisionr/provisionr/dnsserver/zone"
 )
 
-// Types that only signed zones have (RFC 4034, RFC 9824 section 9).
-const (
-	typeDS     zone.Type = 43
-	typeRRSIG  zone.Type = 46
-	typeNSEC   zone.Type = 47
-	typeDNSKEY zone.Type = 48
-	typeNXNAME zone.Type = 128
-	typeANY    zone.Type = 255
-)
+// typeNXNAME is of names that do not exist (RFC 9824 section 9).
+const typeNXNAME zone.Type = 128
 
 // Bounds of RFC 1035 section 2.3.4, in octets.
 const (
 	maxName  = 255
 	maxLabel = 63
 )
-
-// textOf returns the presentation form, with final dot, of a wire name made by zone.AppendName.
-func textOf[T string | []byte](wire T) string {
-	if len(wire) <= 1 {
-		return "."
-	}
-	text := make([]byte, 0, len(wire))
-	for i := 0; wire[i] != 0; i += 1 + int(wire[i]) {
-		text = append(append(text, wire[i+1:i+1+int(wire[i])]...), '.')
-	}
-	return string(text)
-}
-
-// labels returns the number of labels of a wire name, the root not counted.
-func labels(wire []byte) (n int) {
-	for i := 0; wire[i] != 0; i += 1 + int(wire[i]) {
-		n++
-	}
-	return n
-}
 
 // within reports whether a wire name is the origin or below it.
 func within(wire, origin []byte) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,10 +36,11 @@ type Online struct {
 	workers chan struct{}
 }
 
-// onlineKeys are the keys of one zone: all of them in order of tag, and the one that signs.
+// onlineKeys are the keys of one zone: all of them in order of tag, the one that signs, and their records.
 type onlineKeys struct {
-	all    []*Key
-	active *Key
+	all     []*Key
+	active  *Key
+	records []zone.Record
 }
 
 // NewOnline makes an Online without keys: it answers SERVFAIL until it has those of a zone.
@@ -69,22 +71,21 @@ func (o *Online) SetKeys(keys []KeyState) error {
 		if err != nil {
 			return fmt.Errorf("cannot sign zone %s online: %w", origin, err)
 		}
-		zones[origin] = onlineKeys{all: all, active: active}
+		zones[origin] = onlineKeys{all: all, active: active, records: keyRecords(states)}
 	}
 	o.keys.Store(&zones)
 	return nil
 }
 
-// DNSKEYs returns the DNSKEY records of the keys of a zone, which belong to the origin of a zone that is signed online,
-// for those who ask without DO. A [Signer] adds them by itself.
-func DNSKEYs(origin string, keys []KeyState) []zone.Record {
-	var records []zone.Record
-	for _, k := range keys {
-		if owner, err := zone.AppendName(nil, origin); err == nil && k.Key.origin == textOf(owner) {
-			records = append(records, k.Key.DNSKEY())
-		}
+// KeyRecords returns the DNSKEY, CDS and CDNSKEY records of the keys of a zone, which belong to the origin of a zone that is
+// signed online, for those who ask without DO. A [Signer] adds them by itself.
+func KeyRecords(origin string, keys []KeyState) []zone.Record {
+	owner, err := zone.AppendName(nil, origin)
+	if err != nil {
+		return nil
 	}
-	return records
+	origin = zone.TextName(owner)
+	return keyRecords(slices.DeleteFunc(slices.Clone(keys), func(k KeyState) bool { return k.Key.origin != origin }))
 }
 
 // Answer returns the answer to a query with DO about a zone that is signed online: what [zone.Set.Answer] leaves with the

@@ -63,7 +63,7 @@ func (r *reply) add(section, owner int, set rrset, ttl uint32, signatures ...[]b
 		r.record(owner, set.typ, ttl, d)
 	}
 	for _, s := range signatures {
-		r.record(owner, typeRRSIG, ttl, s)
+		r.record(owner, zone.TypeRRSIG, ttl, s)
 	}
 	if len(r.out) > r.limit {
 		r.full = true

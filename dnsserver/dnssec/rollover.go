@@ -44,7 +44,7 @@ func ParseState(text string) (State, error) {
 // Timing says how long the steps of a rollover must be apart (RFC 7583 section 3.3.1), so that a resolver validates
 // whatever it still remembers. The steps are:
 //
-//  1. The new key is published. Its DS record joins the old one in the parent zone, or replaces it, Publish later.
+//  1. The new key is published. Its DS record joins the old one in the parent zone from then on, or replaces it Publish later.
 //  2. The new key becomes active and the old one retired: Publish after the first step, when the parent has the new DS.
 //  3. The retired key is removed: Retire after the second step, and DS after the parent has dropped its DS record.
 type Timing struct {

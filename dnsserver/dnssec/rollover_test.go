@@ -21,19 +21,29 @@ var (
 // records of another.
 type trust [3][4][4]bool
 
-// newTrust makes every version of the zone and validates each combination, as RFC 4035 section 5 has it.
-func newTrust(t *testing.T) (table trust) {
-	keys := [2]*Key{generate(t, testOrigin), generate(t, testOrigin)}
-	var versions [4]*zone.Zone
+// rollover is the keys of a zone and its versions, signed, with what each has of the keys.
+type rollover struct {
+	keys     [2]*Key
+	states   [4][]KeyState
+	versions [4]*zone.Zone
+}
+
+func newRollover(t *testing.T) (r rollover) {
+	r.keys = [2]*Key{generate(t, testOrigin), generate(t, testOrigin)}
 	for i, states := range rolloverStates {
-		var with []KeyState
 		for j, state := range states {
 			if state != 0 {
-				with = append(with, KeyState{keys[j], state})
+				r.states[i] = append(r.states[i], KeyState{r.keys[j], state})
 			}
 		}
-		versions[i] = signAll(t, newSigner(t, testSigned, with...), build(t, zone.Presigned, uint32(i+1), sample(t)...), nil)
+		r.versions[i] = signAll(t, newSigner(t, testSigned, r.states[i]...), build(t, zone.Presigned, uint32(i+1), sample(t)...), nil)
 	}
+	return r
+}
+
+// trust validates each combination, as RFC 4035 section 5 has it.
+func (r rollover) trust(t *testing.T) (table trust) {
+	keys, versions := r.keys, r.versions
 	for ds, set := range parentSets {
 		for keyset := range versions {
 			for data := range versions {
@@ -59,7 +69,7 @@ func signers(t *testing.T, keyset, data *zone.Zone, name string, typ zone.Type) 
 	}
 	for key := range keyset.Records(testOrigin) {
 		for r := range data.Records(name) {
-			if key.Type != typeDNSKEY || r.Type != typeRRSIG || coveredBy(r.Data) != typ {
+			if key.Type != zone.TypeDNSKEY || r.Type != zone.TypeRRSIG || coveredBy(r.Data) != typ {
 				continue
 			}
 			public := toRR(t, key).(*dns.DNSKEY)
@@ -74,7 +84,7 @@ func signers(t *testing.T, keyset, data *zone.Zone, name string, typ zone.Type) 
 // TestRollover: at every moment of a rollover whose steps keep their distance, a resolver validates with anything that it
 // may still remember, however late the server was that it asked.
 func TestRollover(t *testing.T) {
-	table := newTrust(t)
+	table := newRollover(t).trust(t)
 	rapid.Check(t, func(t *rapid.T) {
 		seconds := func(name string, low, high int) time.Duration {
 			return time.Duration(rapid.IntRange(low, high).Draw(t, name)) * time.Second
@@ -116,7 +126,7 @@ func passed(at time.Duration, moments ...time.Duration) (n int) {
 
 // TestRolloverTooFast shows what the distances are for.
 func TestRolloverTooFast(t *testing.T) {
-	table := newTrust(t)
+	table := newRollover(t).trust(t)
 	for _, c := range []struct {
 		name             string
 		ds, keyset, data int

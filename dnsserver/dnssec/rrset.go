@@ -69,7 +69,7 @@ const (
 
 // appendPrefix appends what an RRSIG says besides the signature.
 func (k *Key) appendPrefix(dst, owner []byte, set rrset, v validity) []byte {
-	count := labels(owner)
+	count := zone.Labels(owner)
 	if owner[0] == 1 && owner[1] == '*' {
 		count-- // RFC 4034 section 3.1.3; zones have no such name, but it can be asked for.
 	}

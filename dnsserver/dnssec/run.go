@@ -122,7 +122,7 @@ func (r *run) load(wire string) error {
 	if r.names[wire] != nil {
 		return nil
 	}
-	text := textOf(wire)
+	text := zone.TextName(wire)
 	return r.put(text, slices.Collect(r.base.Records(text)))
 }
 
@@ -151,10 +151,10 @@ func (r *run) put(owner string, records []zone.Record) error {
 		r.names[n.wire] = n
 	}
 	apex := len(wire) == len(r.origin)
-	plain := make([]zone.Record, 0, len(records)+len(r.dnskeys)+2)
+	plain := make([]zone.Record, 0, len(records)+len(r.records)+2)
 	for _, record := range records {
 		switch record.Type {
-		case typeRRSIG, typeNSEC, typeDNSKEY, zone.TypeSOA:
+		case zone.TypeRRSIG, zone.TypeNSEC, zone.TypeDNSKEY, zone.TypeCDS, zone.TypeCDNSKEY, zone.TypeSOA:
 		case zone.TypeNS:
 			if !apex {
 				plain = append(plain, record)
@@ -164,7 +164,7 @@ func (r *run) put(owner string, records []zone.Record) error {
 		}
 	}
 	if apex {
-		plain = append(append(plain, r.soa), r.dnskeys...)
+		plain = append(append(plain, r.soa), r.records...)
 		for record := range r.base.Records(r.base.Origin()) {
 			if record.Type == zone.TypeNS {
 				plain = append(plain, record)

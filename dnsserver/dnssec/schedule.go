@@ -39,7 +39,7 @@ func (s schedule) turn(owner string) int64 {
 // of returns the validity of a name's signatures. Owner is in wire form.
 func (s schedule) of(owner string) validity { return validityAt(s.turn(owner)) }
 
-// now returns the validity of what is signed at each change.
+// now returns the validity of what is signed anew at each tick.
 func (s schedule) now() validity { return validityAt(s.tick) }
 
 func validityAt(tick int64) validity {

@@ -64,7 +64,7 @@ func workers(names int) int {
 
 // sign makes the change of one name.
 func (r *run) sign(n *name) (zone.Change, error) {
-	owner := textOf(n.wire)
+	owner := zone.TextName(n.wire)
 	change := zone.Change{Name: owner}
 	if len(n.plain) == 0 {
 		return change, nil
@@ -77,15 +77,16 @@ func (r *run) sign(n *name) (zone.Change, error) {
 		switch {
 		case apex && set.typ == zone.TypeSOA:
 			v = r.schedule.now()
-		case apex && set.typ == typeDNSKEY:
-			keys = r.keys
+		case apex && isOfKeys(set.typ):
+			// A parent takes only what was signed after that by which it has its DS records (RFC 7344 section 6.2).
+			v, keys = r.schedule.now(), r.keys
 		}
 		for _, k := range keys {
 			signature, err := had.reuse(k, wire, set, v)
 			if err != nil {
 				return change, err
 			}
-			change.Records = append(change.Records, zone.Record{Name: owner, Type: typeRRSIG, TTL: set.ttl, Data: signature})
+			change.Records = append(change.Records, zone.Record{Name: owner, Type: zone.TypeRRSIG, TTL: set.ttl, Data: signature})
 		}
 		// The zone makes these two itself.
 		if !apex || set.typ != zone.TypeSOA && set.typ != zone.TypeNS {
@@ -107,7 +108,7 @@ func (r *run) signed(owner string) (had signed) {
 	}
 	var plain []zone.Record
 	for record := range r.former.Records(owner) {
-		if record.Type == typeRRSIG {
+		if record.Type == zone.TypeRRSIG {
 			had.signatures = append(had.signatures, record.Data)
 		} else {
 			plain = append(plain, record)

@@ -31,10 +31,11 @@ type Config struct {
 
 // Signer signs the versions of one zone. It is immutable and safe for use by several goroutines.
 type Signer struct {
-	origin   []byte
-	active   *Key
-	keys     []*Key
-	dnskeys  []zone.Record
+	origin []byte
+	active *Key
+	keys   []*Key
+	// records are those of the keys.
+	records  []zone.Record
 	schedule schedule
 	progress func(done, total int)
 }
@@ -50,14 +51,11 @@ func New(cfg Config) (*Signer, error) {
 		return nil, errors.New("cannot sign: no signing time")
 	}
 	s := &Signer{
-		origin: active.owner, active: active, keys: keys,
+		origin: active.owner, active: active, keys: keys, records: keyRecords(cfg.Keys),
 		schedule: schedule{tick: tickOf(cfg.Signed)}, progress: cfg.Progress,
 	}
 	if s.progress == nil {
 		s.progress = func(int, int) {}
-	}
-	for _, k := range keys {
-		s.dnskeys = append(s.dnskeys, k.DNSKEY())
 	}
 	return s, nil
 }
@@ -97,8 +95,8 @@ func (s *Signer) Origin() string { return s.active.origin }
 
 // Sign returns the changes that turn base into its next version, signed: the plain changes given, and what follows for
 // signatures and the NSEC chain. The caller passes them, with the same serial, to base.With. Records that signing makes -
-// RRSIG, NSEC, DNSKEY - are left out where the given changes have them. A version without changes has an SOA of its own,
-// and signatures whose turn came.
+// RRSIG, NSEC, DNSKEY, CDS, CDNSKEY - are left out where the given changes have them. A version without changes has an SOA of
+// its own, and signatures whose turn came.
 //
 // Where base is not signed, or not with these keys, or the last signing time is [Interval] away, all of it is signed, until
 // ctx ends: a large one by half of the processors, as the others have to answer.
@@ -129,7 +127,7 @@ func (s *Signer) SignAll(ctx context.Context, base, former *zone.Zone) ([]zone.C
 func (s *Signer) knows(former *zone.Zone) bool {
 	own := s.active.data()
 	for r := range former.Records(s.Origin()) {
-		if r.Type == typeDNSKEY && bytes.Equal(r.Data, own) {
+		if r.Type == zone.TypeDNSKEY && bytes.Equal(r.Data, own) {
 			return true
 		}
 	}
@@ -141,17 +139,17 @@ func (s *Signer) signedAt(base *zone.Zone) (tick int64, ok bool) {
 	own := 0
 	for r := range base.Records(base.Origin()) {
 		switch {
-		case r.Type == typeDNSKEY:
-			if !slices.ContainsFunc(s.dnskeys, func(k zone.Record) bool { return bytes.Equal(k.Data, r.Data) }) {
+		case r.Type == zone.TypeDNSKEY:
+			if !slices.ContainsFunc(s.keys, func(k *Key) bool { return bytes.Equal(k.data(), r.Data) }) {
 				return 0, false
 			}
 			own++
-		case r.Type == typeRRSIG && coveredBy(r.Data) == zone.TypeSOA:
+		case r.Type == zone.TypeRRSIG && coveredBy(r.Data) == zone.TypeSOA:
 			if tagIn(r.Data) != s.active.tag {
 				return 0, false
 			}
 			tick, ok = validityIn(r.Data).tick(), true
 		}
 	}
-	return tick, ok && own == len(s.dnskeys)
+	return tick, ok && own == len(s.keys)
 }

@@ -172,7 +172,7 @@ func TestIncremental(t *testing.T) {
 				active = rapid.IntRange(0, len(pool)-1).Draw(t, "active")
 				keys = []KeyState{{pool[active], Active}}
 				if other := rapid.IntRange(0, len(pool)-1).Draw(t, "other"); other != active {
-					keys = append(keys, KeyState{pool[other], Published})
+					keys = append(keys, KeyState{pool[other], rapid.SampledFrom([]State{Published, Retired}).Draw(t, "state")})
 				}
 			}
 			s = newSigner(t, signed, keys...)
@@ -231,7 +231,7 @@ func flatten(model map[string][]zone.Record) (records []zone.Record) {
 
 func lowerText(name string) string {
 	wire, _ := zone.AppendName(nil, name)
-	return textOf(wire)
+	return zone.TextName(wire)
 }
 
 func TestWorkers(t *testing.T) {

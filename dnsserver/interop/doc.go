@@ -5,7 +5,8 @@
 //     table, which docs/dns-differences.md shows.
 //   - All three take the cookies that the others gave.
 //   - BIND, NSD and Knot follow our zones as secondaries, and in the end have what we have.
-//   - The tools of others check our signed zones, and a validating resolver resolves names of them.
+//   - The tools of others check our signed zones, a validating resolver resolves names of them, and what BIND gives to parent
+//     zones follows the exchange of a key.
 //
 // The tests have the build tag machine and need the programs that tools/prerequisites installs: a missing one is a
 // failure. Everything listens on free ports of 127.0.0.1, keeps its files in the test's directory, and ends with the test.

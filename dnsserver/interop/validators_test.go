@@ -34,7 +34,7 @@ func newWorld(t *testing.T) world {
 		w.keys[origin] = newKey(t, origin)
 	}
 	states := []dnssec.KeyState{{Key: w.keys[onlineOrigin], State: dnssec.Active}}
-	online := append(forwardRecords(t, onlineOrigin, hosts), dnssec.DNSKEYs(onlineOrigin, states)...)
+	online := append(forwardRecords(t, onlineOrigin, hosts), dnssec.KeyRecords(onlineOrigin, states)...)
 	all := []*zone.Zone{
 		build(t, plainOrigin, zone.Unsigned, forwardRecords(t, plainOrigin, hosts)), build(t, onlineOrigin, zone.Online, online),
 		presign(t, newSigner(t, w.keys[signedOrigin]), build(t, signedOrigin, zone.Presigned, forwardRecords(t, signedOrigin, hosts))),
@@ -135,6 +135,7 @@ func questions(origin string) map[string]int {
 		"web-1." + origin + " A": dns.RcodeSuccess, "web-2." + origin + " AAAA": dns.RcodeSuccess, "web." + origin + " A": dns.RcodeSuccess,
 		"_http._tcp.web." + origin + " SRV": dns.RcodeSuccess, "alias2." + origin + " A": dns.RcodeSuccess, "longer." + origin + " TXT": dns.RcodeSuccess,
 		origin + " SOA": dns.RcodeSuccess, origin + " NS": dns.RcodeSuccess, origin + " DNSKEY": dns.RcodeSuccess, origin + " CAA": dns.RcodeSuccess,
+		origin + " CDS": dns.RcodeSuccess, origin + " CDNSKEY": dns.RcodeSuccess,
 		"web-1." + origin + " MX": dns.RcodeSuccess, "_tcp.web." + origin + " A": dns.RcodeSuccess, "deep." + origin + " TXT": dns.RcodeSuccess,
 		origin + " MX": dns.RcodeSuccess, "alias." + origin + " MX": dns.RcodeSuccess,
 		"nobody." + origin + " A": missing, "a.b." + origin + " A": missing, "x.web-1." + origin + " A": missing, "zzz." + origin + " SRV": missing,

@@ -7,27 +7,29 @@ type Type uint16
 
 // The types that the package and its users know.
 const (
-	TypeA      Type = 1
-	TypeNS     Type = 2
-	TypeCNAME  Type = 5
-	TypeSOA    Type = 6
-	TypePTR    Type = 12
-	TypeHINFO  Type = 13
-	TypeTXT    Type = 16
-	TypeAAAA   Type = 28
-	TypeSRV    Type = 33
-	TypeDNAME  Type = 39
-	TypeDS     Type = 43
-	TypeSSHFP  Type = 44
-	TypeRRSIG  Type = 46
-	TypeNSEC   Type = 47
-	TypeDNSKEY Type = 48
-	TypeTSIG   Type = 250
-	TypeIXFR   Type = 251
-	TypeAXFR   Type = 252
-	TypeANY    Type = 255
-	TypeCAA    Type = 257
-	typeOPT    Type = 41
+	TypeA       Type = 1
+	TypeNS      Type = 2
+	TypeCNAME   Type = 5
+	TypeSOA     Type = 6
+	TypePTR     Type = 12
+	TypeHINFO   Type = 13
+	TypeTXT     Type = 16
+	TypeAAAA    Type = 28
+	TypeSRV     Type = 33
+	TypeDNAME   Type = 39
+	TypeDS      Type = 43
+	TypeSSHFP   Type = 44
+	TypeRRSIG   Type = 46
+	TypeNSEC    Type = 47
+	TypeDNSKEY  Type = 48
+	TypeCDS     Type = 59
+	TypeCDNSKEY Type = 60
+	TypeTSIG    Type = 250
+	TypeIXFR    Type = 251
+	TypeAXFR    Type = 252
+	TypeANY     Type = 255
+	TypeCAA     Type = 257
+	typeOPT     Type = 41
 )
 
 // Rcode is a response code (RFC 1035 section 4.1.1, RFC 6891 section 9).

@@ -284,7 +284,7 @@ func holds(z *zone.Zone, name string, records []zone.Record) bool {
 		switch r.Type {
 		case zone.TypeSOA, zone.TypeNS:
 			continue
-		case zone.TypeRRSIG, zone.TypeNSEC, zone.TypeDNSKEY:
+		case zone.TypeRRSIG, zone.TypeNSEC, zone.TypeDNSKEY, zone.TypeCDS, zone.TypeCDNSKEY:
 			if z.Mode() == zone.Presigned {
 				continue
 			}

@@ -48,7 +48,7 @@ func (k *signing) Signer(_ *state.Snapshot, origin string) (dnszone.Signer, erro
 }
 
 func (k *signing) Keys(_ *state.Snapshot, origin string) []zone.Record {
-	return dnssec.DNSKEYs(origin, k.states(origin))
+	return dnssec.KeyRecords(origin, k.states(origin))
 }
 
 // whole builds the zones of a snapshot as a server does that has just started.

@@ -75,6 +75,10 @@ func typeText(t zone.Type) string {
 		return "CAA"
 	case zone.TypeDNSKEY:
 		return "DNSKEY"
+	case zone.TypeCDS:
+		return "CDS"
+	case zone.TypeCDNSKEY:
+		return "CDNSKEY"
 	}
 	return fmt.Sprintf("TYPE%d", t)
 }
@@ -107,8 +111,10 @@ func Data(r zone.Record) string {
 		return fmt.Sprintf("%d %d %x", d[0], d[1], d[2:])
 	case r.Type == zone.TypeCAA && len(d) > 2 && len(d) >= 2+int(d[1]):
 		return fmt.Sprintf("%d %s %s", d[0], d[2:2+int(d[1])], quote(d[2+int(d[1]):]))
-	case r.Type == zone.TypeDNSKEY && len(d) > 4:
+	case (r.Type == zone.TypeDNSKEY || r.Type == zone.TypeCDNSKEY) && len(d) > 4:
 		return fmt.Sprintf("%d %d %d %s", binary.BigEndian.Uint16(d), d[2], d[3], base64.StdEncoding.EncodeToString(d[4:]))
+	case r.Type == zone.TypeCDS && len(d) > 4:
+		return fmt.Sprintf("%d %d %d %X", binary.BigEndian.Uint16(d), d[2], d[3], d[4:])
 	}
 	return fmt.Sprintf(`\# %d %x`, len(d), d)
 }

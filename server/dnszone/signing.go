@@ -15,7 +15,7 @@ type Signing interface {
 	Mode(s *state.Snapshot, origin string, wanted zone.Signing) zone.Signing
 	// Signer returns what signs a zone of mode [zone.Presigned].
 	Signer(s *state.Snapshot, origin string) (Signer, error)
-	// Keys returns the DNSKEY records of a zone of mode [zone.Online].
+	// Keys returns the records of the keys of a zone of mode [zone.Online].
 	Keys(s *state.Snapshot, origin string) []zone.Record
 }
 

@@ -3,7 +3,8 @@
 // A zone that is to be signed gets a key from the leader, which is active at once. It is exchanged by three steps, two of which
 // a person takes, since the parent zone has to know: Roll publishes a new key beside the active one; Activate has it sign, once
 // every resolver can know it and the parent has its DS record; the leader removes the one before when no resolver remembers
-// anything that it signed (RFC 6781 section 4.1.2, RFC 7583).
+// anything that it signed (RFC 6781 section 4.1.2, RFC 7583). At each step the zone itself asks its parent for the DS records
+// that go with it, by CDS and CDNSKEY records (RFC 7344).
 //
 // Invariants:
 //   - What a server signs with follows from the snapshot alone: all make the same signatures.

@@ -80,7 +80,7 @@ func (k *Keeper) Keys(s *state.Snapshot, origin string) []zone.Record {
 			states = append(states, dnssec.KeyState{Key: key, State: st})
 		}
 	}
-	return dnssec.DNSKEYs(origin, states)
+	return dnssec.KeyRecords(origin, states)
 }
 
 // open returns the keys of rows with their private parts. The mutex is held.

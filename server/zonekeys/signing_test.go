@@ -104,7 +104,7 @@ func TestSignerIsRemembered(t *testing.T) {
 	if other, err := w.keeper.Signer(w.store.Read(), domain); err != nil || other == one || w.opened != 2 {
 		t.Errorf("the same signer with another key: %v, opened %d times", err, w.opened)
 	}
-	if keys := w.keeper.Keys(w.store.Read(), domain); len(keys) != 2 || keys[0].Type != zone.TypeDNSKEY {
+	if keys := w.keeper.Keys(w.store.Read(), domain); len(keys) != 6 || keys[0].Type != zone.TypeDNSKEY {
 		t.Errorf("keys %v", keys)
 	}
 	w.broken[w.only(domain, state.KeyActive).GetMetadata().GetName()] = true
