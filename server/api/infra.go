@@ -19,7 +19,7 @@ func (s *infraService) ListZones(ctx context.Context, req *provisionrv1.ListInfr
 	if err != nil {
 		return nil, err
 	}
-	return &provisionrv1.ListZonesResponse{Zones: slices.Collect(snapshot.Zones()), Version: snapshot.Version()}, nil
+	return &provisionrv1.ListZonesResponse{Zones: slices.Collect(snapshot.WholeZones()), Version: snapshot.Version()}, nil
 }
 
 func (s *infraService) ListNetworks(ctx context.Context, req *provisionrv1.ListInfraRequest) (*provisionrv1.ListNetworksResponse, error) {

@@ -163,7 +163,7 @@ func present(snapshot *state.Snapshot, kind, name string) *provisionrv1.Object {
 	case "Pool":
 		return object(snapshot.Pool(name))
 	case "Zone":
-		return object(snapshot.Zone(name))
+		return object(snapshot.WholeZone(name))
 	case "Network":
 		return object(snapshot.Network(name))
 	case "Provider":

@@ -99,7 +99,7 @@ func newView(s *state.Snapshot, cfg Config) *view {
 
 // at turns the view to a snapshot.
 func (v *view) at(s *state.Snapshot) {
-	v.s, v.static = s, map[any]map[string]*provisionrv1.StaticRecord{}
+	v.s, v.static = s, map[*provisionrv1.Pool]map[string]*provisionrv1.StaticRecord{}
 }
 
 // rest lets go of the snapshot, which would keep every row alive that has changed since.
@@ -162,9 +162,10 @@ func (v *view) plan() []zone.Config {
 		}
 	}
 	for z := range v.s.Zones() {
-		for _, r := range z.GetSpec().GetRecords() {
+		object := z.GetMetadata().GetName()
+		for r := range v.s.Records(object).All() {
 			if r.GetName() != apexName {
-				add(z.GetMetadata().GetName(), func(z *origin) []zone.Record { return staticData(z.name, r) })
+				add(object, func(z *origin) []zone.Record { return staticData(z.name, r) })
 			}
 		}
 	}
@@ -185,16 +186,19 @@ func (v *view) plan() []zone.Config {
 		add(key.zone, func(z *origin) []zone.Record { return v.role(z, key.role) })
 	}
 	pointers := v.planSlots(configs)
-	for addr, target := range v.layout.statics {
-		if _, machine := pointers[addr]; !machine {
-			pointers[addr] = target
-		}
-	}
-	for addr, target := range pointers {
+	point := func(addr netip.Addr, target string) {
 		if z, name := v.layout.pointerName(addr); z != nil {
 			if r, err := zone.Named(name, zone.TypePTR, target); err == nil {
 				configs[z.name].Records = append(configs[z.name].Records, r)
 			}
+		}
+	}
+	for addr, target := range pointers {
+		point(addr, target)
+	}
+	for addr, target := range v.layout.statics.all() {
+		if _, machine := pointers[addr]; !machine {
+			point(addr, target)
 		}
 	}
 	out := make([]zone.Config, 0, len(configs))
@@ -206,7 +210,7 @@ func (v *view) plan() []zone.Config {
 
 // planSlots adds the records of all machines' own names. It returns what their addresses point to: of several names the first.
 func (v *view) planSlots(configs map[string]*zone.Config) map[netip.Addr]string {
-	pointers := make(map[netip.Addr]string, v.s.MachineCount()+len(v.layout.statics))
+	pointers := make(map[netip.Addr]string, v.s.MachineCount())
 	for slot := range v.s.Slots() {
 		z := v.zoneOf(slot)
 		if z == nil {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/provisionr/provisionr/dnsserver/zone"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	"github.com/provisionr/provisionr/server/state"
@@ -52,8 +50,8 @@ func (v *view) track(s *state.Snapshot, rows []state.Row) (*tracker, bool) {
 	}
 	if t.statics {
 		before := v.layout.statics
-		v.layout.statics = statics(s)
-		for addr := range movedStatics(before, v.layout.statics) {
+		v.layout.statics = newStatics(s)
+		for addr := range before.moved(v.layout.statics) {
 			t.addrs[addr] = true
 		}
 	}
@@ -63,7 +61,7 @@ func (v *view) track(s *state.Snapshot, rows []state.Row) (*tracker, bool) {
 func (t *tracker) row(row state.Row) bool {
 	switch row.Table {
 	case state.TableZones:
-		before, _ := row.Before.(*provisionrv1.Zone)
+		before, _ := row.Before.(*state.ZoneRow)
 		return t.zone(before, t.s.Zone(row.Name))
 	case state.TableNetworks:
 		before, _ := row.Before.(*provisionrv1.Network)
@@ -93,29 +91,21 @@ func (t *tracker) row(row state.Row) bool {
 }
 
 // zone reports false where more changed than records. Whom a zone is transferred to is no part of it.
-func (t *tracker) zone(before, after *provisionrv1.Zone) bool {
+func (t *tracker) zone(before *state.ZoneRow, after *provisionrv1.Zone) bool {
 	if before == nil || after == nil {
 		return false
 	}
-	b, a := before.GetSpec(), after.GetSpec()
+	b, a := before.Zone.GetSpec(), after.GetSpec()
 	if b.GetDomain() != a.GetDomain() || b.GetTtl() != a.GetTtl() || b.GetDnssec() != a.GetDnssec() {
 		return false
 	}
-	t.records(after.GetMetadata().GetName(), b.GetRecords(), a.GetRecords())
+	object := after.GetMetadata().GetName()
+	for name := range before.Records.Changed(t.s.Records(object)) {
+		t.names[nameKey{object, name}] = true
+	}
+	// Their order, too, decides what an address points to.
+	t.statics = t.statics || before.Records != t.s.Records(object)
 	return true
-}
-
-// records notes the names of static records before and after.
-func (t *tracker) records(object string, before, after []*provisionrv1.StaticRecord) {
-	if slices.EqualFunc(before, after, func(b, a *provisionrv1.StaticRecord) bool { return b == a || proto.Equal(b, a) }) {
-		return
-	}
-	t.statics = true
-	for _, records := range [][]*provisionrv1.StaticRecord{before, after} {
-		for _, r := range records {
-			t.names[nameKey{object, r.GetName()}] = true
-		}
-	}
 }
 
 // touch has a slot looked at.

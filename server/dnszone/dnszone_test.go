@@ -29,11 +29,6 @@ func put(t *testing.T, store *state.Store, zoneIndex uint64, rows ...any) {
 		tx.Put(row)
 	}
 	// As the log's applier registers them.
-	for z := range tx.Zones() {
-		for n := range state.ZoneNames(z) {
-			tx.ClaimName(n)
-		}
-	}
 	for pool := range tx.Pools() {
 		for n := range tx.PoolNames(pool) {
 			tx.ClaimName(n)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,7 +27,7 @@ type layout struct {
 	// beside are the ranges around addresses that machines have beside all networks.
 	beside map[netip.Prefix]bool
 	// statics are what addresses of static records point to while no machine has them.
-	statics map[netip.Addr]string
+	statics *statics
 }
 
 // mark is what of the cluster record the records depend on beside the serial.
@@ -56,7 +55,7 @@ func (o *origin) config(serial uint32) zone.Config {
 
 // newLayout reads the layout from a snapshot.
 func newLayout(s *state.Snapshot, cfg Config) *layout {
-	l := &layout{mark: markOf(s), zones: map[string]*origin{}, classless: map[netip.Prefix]string{}, statics: statics(s)}
+	l := &layout{mark: markOf(s), zones: map[string]*origin{}, classless: map[netip.Prefix]string{}, statics: newStatics(s)}
 	for z := range s.Zones() {
 		domain := z.GetSpec().GetDomain()
 		l.zones[domain] = &origin{
@@ -265,61 +264,4 @@ func (l *layout) pointerName(addr netip.Addr) (*origin, string) {
 		_, rest, _ = strings.Cut(rest, ".")
 	}
 	return nil, ""
-}
-
-// statics returns the first static name of every address, zones before pools, in order of name.
-func statics(s *state.Snapshot) map[netip.Addr]string {
-	out := map[netip.Addr]string{}
-	for z, r := range staticRecords(s) {
-		for _, address := range r.GetAddresses() {
-			// Admission has checked the address.
-			addr, err := netip.ParseAddr(address)
-			if err != nil || r.GetCname() != "" {
-				continue
-			}
-			if _, taken := out[addr.Unmap()]; !taken {
-				out[addr.Unmap()] = absoluteName(r.GetName(), z.GetSpec().GetDomain())
-			}
-		}
-	}
-	return out
-}
-
-// staticRecords yields the static records of zones, then of pools, each with its zone.
-func staticRecords(s *state.Snapshot) iter.Seq2[*provisionrv1.Zone, *provisionrv1.StaticRecord] {
-	return func(yield func(*provisionrv1.Zone, *provisionrv1.StaticRecord) bool) {
-		for z := range s.Zones() {
-			for _, r := range z.GetSpec().GetRecords() {
-				if !yield(z, r) {
-					return
-				}
-			}
-		}
-		if !s.NamesLevel() {
-			return
-		}
-		for p := range s.Pools() {
-			for _, r := range p.GetSpec().GetRecords() {
-				if !yield(s.Zone(s.ZoneName(p)), r) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// movedStatics returns the addresses that point elsewhere in one of two tables.
-func movedStatics(a, b map[netip.Addr]string) map[netip.Addr]bool {
-	moved := map[netip.Addr]bool{}
-	for addr, name := range a {
-		if b[addr] != name {
-			moved[addr] = true
-		}
-	}
-	for addr := range maps.Keys(b) {
-		if _, ok := a[addr]; !ok {
-			moved[addr] = true
-		}
-	}
-	return moved
 }

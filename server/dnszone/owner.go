@@ -32,8 +32,8 @@ type view struct {
 	layout *layout
 	pools  map[string]*group
 	roles  map[roleKey]*group
-	// static caches the static records of a zone or pool by name.
-	static map[any]map[string]*provisionrv1.StaticRecord
+	// static caches the static records of a pool by name.
+	static map[*provisionrv1.Pool]map[string]*provisionrv1.StaticRecord
 }
 
 func absoluteName(name, domain string) string {
@@ -70,8 +70,7 @@ func (v *view) records(z *origin, rel string) []zone.Record {
 	case state.OwnerPool:
 		return v.pool(z, v.s.Pool(owner.Owner), rel)
 	case state.OwnerZone:
-		object := v.s.Zone(owner.Owner)
-		return staticData(z.name, v.staticRecord(object, object.GetSpec().GetRecords(), rel))
+		return staticData(z.name, v.s.Records(owner.Owner).Named(rel))
 	}
 	return nil
 }
@@ -81,8 +80,7 @@ func (v *view) records(z *origin, rel string) []zone.Record {
 func (v *view) apex(z *origin) []zone.Record {
 	var records []zone.Record
 	if z.object != "" {
-		object := v.s.Zone(z.object)
-		records = staticData(z.name, v.staticRecord(object, object.GetSpec().GetRecords(), apexName))
+		records = staticData(z.name, v.s.Records(z.object).Named(apexName))
 		if !slices.ContainsFunc(records, func(r zone.Record) bool { return r.Type == zone.TypeCAA }) {
 			records = append(records, zone.CAA(z.name, 0, "issue", ";"))
 		}
@@ -117,7 +115,7 @@ func (v *view) pool(z *origin, pool *provisionrv1.Pool, rel string) []zone.Recor
 			return v.services(absoluteName(rel, z.name), v.pools[name], e.GetPort())
 		}
 	}
-	return staticData(z.name, v.staticRecord(pool, pool.GetSpec().GetRecords(), rel))
+	return staticData(z.name, v.staticRecord(pool, rel))
 }
 
 // role returns the addresses of the ready machines of a role. Where its name would be too long it has none.
@@ -162,15 +160,15 @@ func (v *view) services(name string, g *group, port uint32) []zone.Record {
 	return records
 }
 
-// staticRecord finds a record among those of its owner.
-func (v *view) staticRecord(owner any, records []*provisionrv1.StaticRecord, rel string) *provisionrv1.StaticRecord {
-	byName, ok := v.static[owner]
+// staticRecord finds a static record of a pool.
+func (v *view) staticRecord(pool *provisionrv1.Pool, rel string) *provisionrv1.StaticRecord {
+	byName, ok := v.static[pool]
 	if !ok {
-		byName = make(map[string]*provisionrv1.StaticRecord, len(records))
-		for _, r := range records {
+		byName = make(map[string]*provisionrv1.StaticRecord, len(pool.GetSpec().GetRecords()))
+		for _, r := range pool.GetSpec().GetRecords() {
 			byName[r.GetName()] = r
 		}
-		v.static[owner] = byName
+		v.static[pool] = byName
 	}
 	return byName[rel]
 }

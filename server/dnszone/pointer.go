@@ -10,7 +10,7 @@ import (
 // pointer returns the PTR record of an address under its name, or none: that to the machine which has claimed the address,
 // the first by name where several have in different networks, else to the first static name.
 func (v *view) pointer(addr netip.Addr, name string) []zone.Record {
-	target := v.layout.statics[addr]
+	target := v.layout.statics.target(addr)
 	if machine := v.claimedBy(addr); machine != "" {
 		target = machine
 	}

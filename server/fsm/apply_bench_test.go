@@ -44,3 +44,49 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkApplyZone measures a zone of as many records as it may have: new, with one record changed, and as it is.
+func BenchmarkApplyZone(b *testing.B) {
+	names := make([]string, maxRecords)
+	for i := range names {
+		names[i] = fmt.Sprintf("host-%06d", i)
+	}
+	w := initialised(b)
+	entry := func(o *provisionrv1.Object) []byte {
+		data, err := proto.Marshal(&raftlogv1.Entry{Requests: []*raftlogv1.Request{{Time: timestamppb.New(start), FeatureLevel: 1, Command: put(o)}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return data
+	}
+	apply := func(b *testing.B, data []byte) {
+		w.index++
+		if r := w.fsm.Apply(w.index, data); len(r) != 1 || r[0].Err != nil {
+			b.Fatal(r, w.fatal)
+		}
+	}
+	whole := entry(zone("z", "z.example", names...))
+	one := entry(zone("z", "z.example", append(names[:maxRecords-1:maxRecords-1], "other")...))
+	b.Run("new", func(b *testing.B) {
+		for b.Loop() {
+			apply(b, whole)
+			b.StopTimer()
+			w.must(remove("zones", "z"))
+			b.StartTimer()
+		}
+	})
+	apply(b, whole)
+	b.Run("changed", func(b *testing.B) {
+		for b.Loop() {
+			apply(b, one)
+			b.StopTimer()
+			apply(b, whole)
+			b.StartTimer()
+		}
+	})
+	b.Run("same", func(b *testing.B) {
+		for b.Loop() {
+			apply(b, whole)
+		}
+	})
+}

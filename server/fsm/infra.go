@@ -27,7 +27,8 @@ func full(kind string) *errs.Error {
 func (a *applier) applyZone(wanted *provisionrv1.Zone, uid string) *errs.Error {
 	name := wanted.GetMetadata().GetName()
 	present := a.Zone(name)
-	what, m, err := a.merge("zone", wanted.GetMetadata(), present.GetMetadata(), uid, proto.Equal(wanted.GetSpec(), present.GetSpec()))
+	same := proto.Equal(state.WithoutRecords(wanted).GetSpec(), present.GetSpec()) && a.Records(name).Same(wanted.GetSpec().GetRecords())
+	what, m, err := a.merge("zone", wanted.GetMetadata(), present.GetMetadata(), uid, same)
 	if err != nil || what == unchanged {
 		return err
 	}
@@ -52,23 +53,19 @@ func (a *applier) applyZone(wanted *provisionrv1.Zone, uid string) *errs.Error {
 	if err := a.claimRecords(present, zone); err != nil {
 		return err
 	}
+	// Its records have their names now; one of a name server is a conflict.
+	a.Put(zone)
 	for m := range a.Members() {
 		if err := a.claimName(state.MemberName(name, m.GetMetadata().GetName())); err != nil {
 			return err
 		}
 	}
-	a.Put(zone)
 	a.names = true
 	a.changed(what, "Zone", name, "")
 	return nil
 }
 
 func (a *applier) claimRecords(present, zone *provisionrv1.Zone) *errs.Error {
-	if present != nil {
-		for n := range state.ZoneNames(present) {
-			a.ReleaseName(n)
-		}
-	}
 	if err := a.checkZoneNames(present, zone); err != nil {
 		return err
 	}
@@ -132,9 +129,6 @@ func (a *applier) deleteZone(name string) *errs.Error {
 	}
 	if pool := a.poolOf(func(p *provisionrv1.Pool) bool { return a.ZoneName(p) == name }); pool != "" {
 		return inUse("zone", name, "pool "+pool)
-	}
-	for n := range state.ZoneNames(zone) {
-		a.ReleaseName(n)
 	}
 	for m := range a.Members() {
 		a.ReleaseName(state.MemberName(name, m.GetMetadata().GetName()))

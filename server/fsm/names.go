@@ -242,18 +242,14 @@ func (a *applier) checkPoolNames(p *provisionrv1.Pool) *errs.Error {
 // adoptNames looks at what pools and zones said of names before there was [state.LevelNames]: members of the version before
 // took it without understanding it. What is not valid, or another's name, is dropped.
 func (a *applier) adoptNames() {
-	for _, z := range slices.Collect(a.Zones()) {
+	for _, named := range slices.Collect(a.Zones()) {
+		z := a.WholeZone(named.GetMetadata().GetName())
 		owner, records := zoneOwner(z), z.GetSpec().GetRecords()
 		if !slices.ContainsFunc(records, func(r *provisionrv1.StaticRecord) bool { return owner.checkRecord(r) != nil }) {
 			continue
 		}
-		z = proto.CloneOf(z)
-		z.Spec.Records = slices.DeleteFunc(z.Spec.Records, func(r *provisionrv1.StaticRecord) bool {
-			wrong := owner.checkRecord(r) != nil
-			if wrong {
-				a.ReleaseName(state.NameOwner{Zone: z.GetMetadata().GetName(), Name: r.GetName(), Kind: state.OwnerZone, Owner: z.GetMetadata().GetName()})
-			}
-			return wrong
+		z.Spec.Records = slices.DeleteFunc(records, func(r *provisionrv1.StaticRecord) bool {
+			return owner.checkRecord(r) != nil
 		})
 		a.Put(z)
 		a.dropped(owner, "")

@@ -252,7 +252,7 @@ func TestNamesBeforeTheirLevel(t *testing.T) {
 	if len(s.Pool("a").GetSpec().GetRecords()) != 2 || s.Pool("b").GetSpec().GetRecords() != nil || s.Pool("c").GetSpec().GetRecords() != nil {
 		t.Error("not the right pools have their records")
 	}
-	if records := s.Zone("other").GetSpec().GetRecords(); len(records) != 1 || s.NameOwner("other", "bad") != nil || s.NameOwner("other", "good") == nil {
+	if records := s.WholeZone("other").GetSpec().GetRecords(); len(records) != 1 || s.NameOwner("other", "bad") != nil || s.NameOwner("other", "good") == nil {
 		t.Errorf("the zone's records are %v", records)
 	}
 	if dnszone.Serial(s.Cluster()) == before {

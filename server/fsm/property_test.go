@@ -166,7 +166,7 @@ func checkInvariants(t *rapid.T, s *state.Snapshot) {
 			claim(s.ZoneName(p), slot.GetMetadata().GetName(), "slot "+slot.GetMetadata().GetName())
 		}
 	}
-	for z := range s.Zones() {
+	for z := range s.WholeZones() {
 		for n := range state.ZoneNames(z) {
 			claim(n.Zone, n.Name, "zone "+n.Owner)
 		}

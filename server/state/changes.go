@@ -26,7 +26,7 @@ type Row struct {
 	Table Table
 	// Name is the metadata's; a claim's is NETWORK/ADDRESS.
 	Name string
-	// Before is nil for a new row, and for every machine, whose history would only keep memory.
+	// Before is nil for a new row, and for every machine, whose history would only keep memory. A zone's is a [ZoneRow].
 	Before any
 }
 
@@ -80,8 +80,8 @@ func (c *changes) forget() { c.pending, c.pendingSize, c.lost = nil, 0, true }
 // size is what a row keeps, as far as it may be much: up to a thousand times what others do.
 func (r Row) size() int {
 	switch before := r.Before.(type) {
-	case *provisionrv1.Zone:
-		return proto.Size(before)
+	case *ZoneRow:
+		return proto.Size(before.Zone) + before.Records.Size()
 	case *provisionrv1.Pool:
 		return proto.Size(before)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // commitRows commits rows, with a change of names or without, and does not publish them.
-func commitRows(t *testing.T, s *Store, names bool, rows ...any) {
+func commitRows(t testing.TB, s *Store, names bool, rows ...any) {
 	t.Helper()
 	tx := s.Begin()
 	for _, row := range rows {

@@ -8,5 +8,6 @@
 // channel, so none is missed.
 //
 // Names within a zone (machine names, pool names, aliases, static records, name servers) are one registry, which is derived
-// from the other tables and not part of a stored snapshot. History is bounded: see [MaxEvents] and [MaxApplied].
+// from the other tables and not part of a stored snapshot. A zone's static records are packed, see [Records]: reads of zones
+// leave them out unless they say otherwise. History is bounded: see [MaxEvents] and [MaxApplied].
 package state

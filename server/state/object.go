@@ -130,7 +130,7 @@ func (s *Snapshot) SlotName(p *provisionrv1.Pool, slot string) NameOwner {
 	return NameOwner{Zone: s.ZoneName(p), Name: slot, Kind: OwnerSlot, Owner: p.GetMetadata().GetName()}
 }
 
-// ZoneNames yields the names of a zone's static records.
+// ZoneNames yields the names of a whole zone's static records.
 func ZoneNames(z *provisionrv1.Zone) iter.Seq[NameOwner] {
 	zone := z.GetMetadata().GetName()
 	return func(yield func(NameOwner) bool) {
@@ -150,7 +150,7 @@ func MemberName(zone, member string) NameOwner {
 	return NameOwner{Zone: zone, Name: NameServer(member), Kind: OwnerMember, Owner: member}
 }
 
-// rebuildNames fills the name registry from the tables that it is derived from.
+// rebuildNames fills the name registry from the tables that it is derived from. Zones have their records' names by themselves.
 func (tx *Tx) rebuildNames() error {
 	claim := func(n NameOwner) error {
 		if held := tx.ClaimName(n); held != nil {
@@ -158,12 +158,8 @@ func (tx *Tx) rebuildNames() error {
 		}
 		return nil
 	}
+	// Nobody has a name yet but static records.
 	for z := range tx.Zones() {
-		for n := range ZoneNames(z) {
-			if err := claim(n); err != nil {
-				return err
-			}
-		}
 		for m := range tx.Members() {
 			if err := claim(MemberName(z.GetMetadata().GetName(), m.GetMetadata().GetName())); err != nil {
 				return err

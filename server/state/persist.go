@@ -173,6 +173,10 @@ func loadObject(tx *Tx, m *meta, o *provisionrv1.Object) error {
 	if row == nil {
 		return fmt.Errorf("cannot read an object of an unknown kind: a newer version of this server wrote it")
 	}
+	if _, zone := row.(*provisionrv1.Zone); zone {
+		tx.Put(row)
+		return tx.err
+	}
 	t, _ := tableOf(row)
 	tx.insert(t, row)
 	return tx.err
@@ -230,7 +234,7 @@ func (s *Snapshot) objects() iter.Seq[*provisionrv1.Object] {
 		forward(s.Members(), each)
 		for _, next := range []func(){
 			func() { forward(s.Users(), each) }, func() { forward(s.Tokens(), each) },
-			func() { forward(s.Providers(), each) }, func() { forward(s.Networks(), each) }, func() { forward(s.Zones(), each) },
+			func() { forward(s.Providers(), each) }, func() { forward(s.Networks(), each) }, func() { forward(s.zonesAs((*ZoneRow).written), each) },
 			func() { forward(s.Vpns(), each) }, func() { forward(s.VpnPeers(), each) }, func() { forward(s.Secrets(), each) },
 			func() { forward(s.DeletedSecrets(), each) }, func() { forward(s.ZoneKeys(), each) },
 			func() { forward(s.Pools(), each) }, func() { forward(s.Slots(), each) },

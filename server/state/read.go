@@ -241,6 +241,17 @@ func (s *Snapshot) Events(after uint64) iter.Seq[*provisionrv1.Event] {
 
 // NameOwner returns who has a name in a zone (by the zone's object name), or nil.
 func (s *Snapshot) NameOwner(zone, name string) *NameOwner {
+	if claimed := s.claimedName(zone, name); claimed != nil {
+		return claimed
+	}
+	if s.Records(zone).Has(name) {
+		return &NameOwner{Zone: zone, Name: name, Kind: OwnerZone, Owner: zone}
+	}
+	return nil
+}
+
+// claimedName returns who has a name in a zone, unless that is a static record of the zone.
+func (s *Snapshot) claimedName(zone, name string) *NameOwner {
 	return get[*NameOwner](s, tableNames, key(zone, name))
 }
 

@@ -13,16 +13,6 @@ const (
 	DefaultProvider = "local"
 )
 
-// Zone returns the zone by its object name, or nil.
-func (s *Snapshot) Zone(name string) *provisionrv1.Zone {
-	return get[*provisionrv1.Zone](s, TableZones, key(name))
-}
-
-// Zones yields all zones by name.
-func (s *Snapshot) Zones() iter.Seq[*provisionrv1.Zone] {
-	return scan[*provisionrv1.Zone](s, TableZones, idIndex, nil)
-}
-
 // Network returns the network, or nil.
 func (s *Snapshot) Network(name string) *provisionrv1.Network {
 	return get[*provisionrv1.Network](s, TableNetworks, key(name))

@@ -167,7 +167,7 @@ func schema() *memdb.DBSchema {
 				return appendUint(key(c.GetNetwork()), c.GetReleased())
 			}),
 		}),
-		table(TableZones, index[*provisionrv1.Zone](byName[*provisionrv1.Zone]), none),
+		table(TableZones, index[*ZoneRow](byName[*ZoneRow]), none),
 		table(TableNetworks, index[*provisionrv1.Network](byName[*provisionrv1.Network]), none),
 		table(TableProviders, index[*provisionrv1.Provider](byName[*provisionrv1.Provider]), none),
 		table(TableUsers, index[*provisionrv1.User](byName[*provisionrv1.User]), none),

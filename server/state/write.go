@@ -1,19 +1,34 @@
 package state
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
 )
 
-// Put inserts or replaces a row of any table that has a message type of its own. The row belongs to the store then.
+// Put inserts or replaces a row of any table that has a message type of its own. The row belongs to the store then. A zone is
+// whole, and has the names of its records from then on: whether they are another's is for [Tx.ClaimName] to say before.
 // Events, applied requests, names, the cluster and its key have methods of their own.
 func (tx *Tx) Put(row any) {
 	t, ok := tableOf(row)
 	if !ok {
 		tx.err = fmt.Errorf("no table holds rows of type %T", row)
 		return
+	}
+	if z, zone := row.(*provisionrv1.Zone); zone {
+		packed, err := packZone(z)
+		if err != nil {
+			tx.err = errors.Join(tx.err, err)
+			return
+		}
+		// Who looks whether they are others sees at once that they are not.
+		if present := tx.Records(packed.GetMetadata().GetName()); present != nil && packed.Records != nil && bytes.Equal(present.wire, packed.Records.wire) {
+			packed.Records = present
+		}
+		row = packed
 	}
 	if t == TableMachines && tx.Machine(row.(*provisionrv1.Machine).GetMetadata().GetName()) == nil {
 		tx.countMachines(1)
@@ -30,6 +45,9 @@ func (tx *Tx) Delete(row any) {
 	}
 	if t == TableMachines {
 		tx.countMachines(-1)
+	}
+	if z, zone := row.(*provisionrv1.Zone); zone {
+		row = &ZoneRow{Zone: z}
 	}
 	tx.remove(t, row)
 }
@@ -122,7 +140,8 @@ func (tx *Tx) RememberRequest(a *raftlogv1.AppliedRequest) {
 	tx.putMeta(m)
 }
 
-// ClaimName registers a name; it returns who has it already, or nil where the claim succeeded or was the owner's before.
+// ClaimName registers a name; it returns who has it already, or nil where the claim succeeded or was the owner's before. The
+// name of a static record is only looked up: its zone's row has it, once it is put.
 func (tx *Tx) ClaimName(n NameOwner) *NameOwner {
 	if held := tx.NameOwner(n.Zone, n.Name); held != nil {
 		if *held == n {
@@ -130,13 +149,15 @@ func (tx *Tx) ClaimName(n NameOwner) *NameOwner {
 		}
 		return held
 	}
-	tx.insert(tableNames, &n)
+	if n.Kind != OwnerZone {
+		tx.insert(tableNames, &n)
+	}
 	return nil
 }
 
-// ReleaseName gives a name back if it is the owner's.
+// ReleaseName gives a name back if it is the owner's. Those of static records go with them.
 func (tx *Tx) ReleaseName(n NameOwner) {
-	if held := tx.NameOwner(n.Zone, n.Name); held != nil && *held == n {
+	if held := tx.claimedName(n.Zone, n.Name); held != nil && *held == n {
 		tx.remove(tableNames, held)
 	}
 }

@@ -108,7 +108,7 @@ func (f *devFlags) run(ctx context.Context, s cli.Streams) error {
 			stop()
 		}
 	}
-	if err := server.Run(ctx, config); err != nil {
+	if err := serve(ctx, config); err != nil {
 		return err
 	}
 	return readyErr

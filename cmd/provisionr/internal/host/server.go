@@ -55,7 +55,7 @@ once the data directory belongs to a cluster, so that one command line serves a 
 				f.markReady(s)
 				served = true
 			}
-			err = server.Run(cmd.Context(), config)
+			err = serve(cmd.Context(), config)
 			if served {
 				// Only then is it this process's: another may run on the directory.
 				_ = os.Remove(f.readyFile())
