@@ -16,7 +16,7 @@ const admitRetry = time.Second
 // new address the same way.
 //
 // It never removes: the API's RemoveMember takes the record first and then the vote, and a record that is missing for
-// another reason, as while a snapshot is restored, must not cost one.
+// another reason must not cost one.
 type admission struct {
 	store *state.Store
 	raft  raftMembers

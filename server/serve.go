@@ -156,6 +156,8 @@ func (s *Server) startLoop(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return members.run(ctx) })
 	levels := &leveller{store: s.store, raft: s.node, caller: s.caller(), log: members.log}
 	group.Go(func() error { return levels.run(ctx) })
+	key := &dataKey{self: s.config.Name, store: s.store, raft: s.node, ca: s.ca, caller: s.caller(), log: members.log}
+	group.Go(func() error { return key.run(ctx) })
 	group.Go(func() error { return s.node.LeaderLoop(ctx, s.zoneKeys.Keep) })
 	group.Go(func() error {
 		return s.node.LeaderLoop(ctx, func(ctx context.Context) error { return s.ca.KeepSSH(ctx, s.authorities, s.commit) })

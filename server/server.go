@@ -61,36 +61,52 @@ type Server struct {
 
 // Run runs a member until ctx ends, which is not an error.
 func Run(ctx context.Context, c Config) error {
-	if err := c.check(); err != nil {
-		return err
-	}
-	unlock, err := lock(c.DataDir)
+	s, release, err := open(c)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	id, err := openIdentity(filepath.Join(c.DataDir, "identity"))
-	if err != nil {
-		return err
-	}
-	if id.who != nil && id.who.Name != c.Name {
-		return errs.New(errs.Invalid, "cannot start as %s: %s belongs to member %s", c.Name, c.DataDir, id.who.Name).
-			WithHint("give --name %s or another data directory", id.who.Name)
-	}
-	if id.who == nil && !c.Bootstrap && c.JoinToken == "" {
-		return errs.New(errs.Invalid, "cannot start: %s belongs to no cluster", c.DataDir).
-			WithHint("begin one with --bootstrap, or join one with --join TOKEN --join-address HOST:PORT")
-	}
-	s := &Server{config: c, id: id, store: state.New(), caughtUp: make(chan struct{}), fatal: make(chan error, 1)}
-	if s.agents, err = boot.OpenAgents(os.DirFS(c.AgentDir)); err != nil {
-		return errs.New(errs.NotFound, "cannot find the agent in %s: %w", c.AgentDir, err).
-			WithHint("build it with `make build`, or name the folder with --agent-dir")
-	}
-	defer s.agents.Close()
+	defer release()
 	if err := s.run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
+}
+
+// open takes the data directory and finds out who the member is. Release gives it back.
+func open(c Config) (s *Server, release func(), err error) {
+	if err := c.check(); err != nil {
+		return nil, nil, err
+	}
+	unlock, err := lock(c.DataDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	id, err := openIdentity(filepath.Join(c.DataDir, "identity"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if id.who != nil && id.who.Name != c.Name {
+		return nil, nil, errs.New(errs.Invalid, "cannot start as %s: %s belongs to member %s", c.Name, c.DataDir, id.who.Name).
+			WithHint("give --name %s or another data directory", id.who.Name)
+	}
+	if id.who == nil && !c.Bootstrap && c.JoinToken == "" {
+		return nil, nil, errs.New(errs.Invalid, "cannot start: %s belongs to no cluster", c.DataDir).
+			WithHint("begin one with --bootstrap, or join one with --join TOKEN --join-address HOST:PORT")
+	}
+	s = &Server{config: c, id: id, store: state.New(), caughtUp: make(chan struct{}), fatal: make(chan error, 1)}
+	if s.agents, err = boot.OpenAgents(os.DirFS(c.AgentDir)); err != nil {
+		return nil, nil, errs.New(errs.NotFound, "cannot find the agent in %s: %w", c.AgentDir, err).
+			WithHint("build it with `make build`, or name the folder with --agent-dir")
+	}
+	return s, func() {
+		s.agents.Close()
+		unlock()
+	}, nil
 }
 
 // run starts the parts, each after what it needs, and ends with the first that fails.

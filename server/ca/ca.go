@@ -224,7 +224,7 @@ func (a *CA) open(records Records) (*seal.Ring, []byte, error) {
 	wrapped := row.GetWrapped()[a.config.Member]
 	if wrapped == nil {
 		return nil, nil, errs.New(errs.Unavailable, "cannot open the cluster's secrets: the data key is not wrapped for member %q", a.config.Member).
-			WithHint("this member was removed, or its join is not complete yet")
+			WithHint("this member was removed, its join is not complete yet, or a snapshot from before it was restored: then another member wraps the key within seconds")
 	}
 	ring, err := a.config.Key.Unwrap(wrapped, cluster.GetId())
 	if err != nil {

@@ -98,9 +98,10 @@ func (a *CA) Admit(member string, sealingKey []byte) (*raftlogv1.Command, error)
 	return putSealedKey(row), nil
 }
 
-// Evict returns the commands that give the remaining members a new data key and seal everything with it anew; they
-// must be committed in order. It may be called again after any of them: a rotation that was interrupted is completed. The last
-// is refused where a secret was put in between that only the old key opens: call it again then.
+// Evict returns the commands that give the remaining members a new data key and seal everything with it anew; an empty
+// name evicts who has the key and is no member. They must be committed in order. It may be called again after any of them: a
+// rotation that was interrupted is completed. The last is refused where a secret was put in between that only the old key opens:
+// call it again then.
 //
 // What the member saw before stays known to it: an operator who distrusts it rotates the authority as well.
 func (a *CA) Evict(member string) ([]*raftlogv1.Command, error) {

@@ -6,6 +6,9 @@
 // Reads come from the local state; [Node.Sync] first brings it up to what the leader had committed when asked, which
 // with confirmed leadership is linearizable.
 //
+// A restore replaces the state of all members at once by one in which they are the members: no crash leaves one that has
+// no record, or a history of which nobody can say that it is newer than the one that was left.
+//
 // The data directory holds the log and the votes (raft-boltdb) and snapshots; docs/adr/0001-raft-log-store.md says why. Each log entry carries a checksum. A log or snapshot that cannot be read whole keeps the member from
 // starting, with a remedy, and a disk that is nearly full refuses writes before the votes could not be written any more.
 //

@@ -84,6 +84,15 @@ func (n *Node) RemoveServerLocal(ctx context.Context, name string) error {
 	return n.changed(ctx, "remove server "+name, r.RemoveServer(raft.ServerID(name), 0, changeTimeout))
 }
 
+// Servers returns the names of the Raft configuration as far as this member knows it, with a vote or without one yet.
+func (n *Node) Servers() []string {
+	var names []string
+	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
+		names = append(names, string(s.ID))
+	}
+	return names
+}
+
 func (n *Node) changed(ctx context.Context, what string, future raft.Future) error {
 	if err := n.await(ctx, future); err != nil {
 		return raftError(what, err)

@@ -13,7 +13,6 @@ import (
 	memberv1 "github.com/provisionr/provisionr/proto/member/v1"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
 	raftlogv1 "github.com/provisionr/provisionr/proto/raftlog/v1"
-	"github.com/provisionr/provisionr/server/state"
 )
 
 const (
@@ -88,32 +87,31 @@ func (n *Node) RestoreLocal(ctx context.Context, r io.Reader) (*provisionrv1.Ver
 		return nil, errs.New(errs.Conflict, "another snapshot is being restored")
 	}
 	defer n.restoring.Store(false)
-	file, size, err := n.spool(r)
+	file, err := n.spool(r)
 	if err != nil {
 		return nil, err
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()
-	version, saved, err := verifyFile(file)
+	meta, event, err := n.prepare(file)
 	if err != nil {
 		return nil, err
 	}
-	before := n.config.Store.Read()
-	if present := before.Cluster(); present != nil && present.GetId() != saved.GetId() {
-		return nil, errs.New(errs.Conflict, "the snapshot is of cluster %s (%s), this is %s (%s)",
-			saved.GetName(), saved.GetId(), present.GetName(), present.GetId()).WithHint("restore it into a cluster that is not initialised")
-	}
-	if saved == nil {
-		return nil, errs.New(errs.Invalid, "the snapshot is of a cluster that was not initialised")
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return nil, diskError("read the snapshot", err)
-	}
-	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: version.GetIndex(), Size: size}
 	if err := n.restore(meta, file); err != nil {
 		return nil, err
 	}
-	return n.begin(ctx, before, saved)
+	// Reads wait for log entries: this is the first one above those of the history that was left.
+	results, err := n.Propose(ctx, &raftlogv1.Request{
+		Caller:  &provisionrv1.Caller{Name: n.config.Name, Kind: "server"},
+		Command: &raftlogv1.Command{Kind: &raftlogv1.Command_RecordEvent{RecordEvent: &raftlogv1.RecordEvent{Event: event}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if results[0].Err != nil {
+		return nil, results[0].Err
+	}
+	return results[0].Version, n.waitVersion(ctx, results[0].Version)
 }
 
 // restore has Raft take the snapshot. Raft replaces this member's state first and then sends it to the others; if this
@@ -150,10 +148,10 @@ func errInterrupted(dir string) *errs.Error {
 }
 
 // spool writes a snapshot to a file of the data directory.
-func (n *Node) spool(r io.Reader) (*os.File, int64, error) {
+func (n *Node) spool(r io.Reader) (*os.File, error) {
 	file, err := os.CreateTemp(n.config.DataDir, "restore-*.tmp")
 	if err != nil {
-		return nil, 0, diskError("keep the snapshot", err)
+		return nil, diskError("keep the snapshot", err)
 	}
 	size, err := io.Copy(file, io.LimitReader(r, maxSnapshot+1))
 	if err == nil && size > maxSnapshot {
@@ -162,55 +160,7 @@ func (n *Node) spool(r io.Reader) (*os.File, int64, error) {
 	if err != nil {
 		_ = file.Close()
 		_ = os.Remove(file.Name())
-		return nil, 0, errs.New(errs.KindOf(errs.FromRPC(err)), "cannot keep the snapshot in %s: %w", filepath.Base(file.Name()), err)
+		return nil, errs.New(errs.KindOf(errs.FromRPC(err)), "cannot keep the snapshot in %s: %w", filepath.Base(file.Name()), err)
 	}
-	return file, size, nil
-}
-
-func verifyFile(file *os.File) (*provisionrv1.Version, *provisionrv1.Cluster, error) {
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return nil, nil, diskError("read the snapshot", err)
-	}
-	version, cluster, err := state.Verify(file)
-	if err != nil {
-		return nil, nil, errs.New(errs.Invalid, "cannot restore: %w", err).WithHint("the file must be one that provisionr cluster snapshot save wrote")
-	}
-	return version, cluster, nil
-}
-
-// begin starts a new incarnation after a restore: above both histories, the one that was left and the one restored.
-func (n *Node) begin(ctx context.Context, before *state.Snapshot, saved *provisionrv1.Cluster) (*provisionrv1.Version, error) {
-	left := before.Cluster()
-	// Any serial from here on is above all serials that were handed out: the log index, which is added, is positive.
-	base := saved.GetSerialBase() + uint32(saved.GetZoneIndex())
-	if other := left.GetSerialBase() + uint32(left.GetZoneIndex()); left != nil && int32(other-base) > 0 {
-		base = other
-	}
-	commands := []*raftlogv1.Command{{Kind: &raftlogv1.Command_BeginIncarnation{BeginIncarnation: &raftlogv1.BeginIncarnation{
-		Incarnation: max(left.GetIncarnation(), saved.GetIncarnation()) + 1, SerialBase: base + 1,
-	}}}}
-	restored := n.config.Store.Read()
-	for m := range restored.Members() {
-		if before.Member(m.GetMetadata().GetName()) == nil {
-			commands = append(commands, &raftlogv1.Command{Kind: &raftlogv1.Command_RemoveMember{
-				RemoveMember: &raftlogv1.RemoveMember{Name: m.GetMetadata().GetName()}}})
-		}
-	}
-	for m := range before.Members() {
-		commands = append(commands, &raftlogv1.Command{Kind: &raftlogv1.Command_PutMember{PutMember: &raftlogv1.PutMember{Member: m}}})
-	}
-	requests := make([]*raftlogv1.Request, len(commands))
-	for i, c := range commands {
-		requests[i] = &raftlogv1.Request{Caller: &provisionrv1.Caller{Name: n.config.Name, Kind: "server"}, Command: c}
-	}
-	results, err := n.Propose(ctx, requests...)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range results {
-		if r.Err != nil {
-			return nil, r.Err
-		}
-	}
-	return results[0].Version, n.waitVersion(ctx, results[0].Version)
+	return file, nil
 }

@@ -66,7 +66,8 @@ func (c *Conns) Conn(_ context.Context, member string) (*grpc.ClientConn, error)
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			address := c.config.Address(member)
 			if address == "" {
-				return nil, errs.New(errs.NotFound, "the address of server %s is not known", member)
+				// It was removed meanwhile. Not NotFound: gRPC makes calls fail with Internal where dialing fails otherwise.
+				return nil, errs.New(errs.Unavailable, "the address of server %s is not known any more", member)
 			}
 			return c.dial(ctx, member, address, ProtocolGRPC)
 		}),

@@ -8,6 +8,9 @@
 // What is wrapped is a [Ring]: the newest data key, which encrypts, and while a rotation is not complete also those
 // before it, which still decrypt. A rotation is thus safe to interrupt between any two of its commands.
 //
+// A snapshot has the data key of its time, wrapped for the members of its time. After it was restored one of those wraps it for
+// the others, or exchanges it where a member had it that is none any more.
+//
 // Invariants:
 //   - Every ciphertext names the version of its data key and is bound to its purpose: it cannot be moved to another place in the state.
 //   - Errors and String methods never show key material.

@@ -40,8 +40,8 @@ func main() {
 	flag.StringVar(&b.provisionr, "provisionr", "", "our program (required)")
 	flag.StringVar(&b.echo, "echo", "", "the echo (required)")
 	flag.StringVar(&b.coredns, "coredns", "", "CoreDNS; it is left out where this is empty")
-	flag.IntVar(&b.rounds, "rounds", 5, "rounds in which all servers take turns")
-	flag.DurationVar(&b.length, "length", 3*time.Second, "how long a server is loaded in a round")
+	flag.IntVar(&b.rounds, "rounds", 15, "rounds in which all servers take turns; twice as many, half as long, for latency")
+	flag.DurationVar(&b.length, "length", time.Second, "how long a server is loaded in a round")
 	flag.IntVar(&b.serverCPU, "server-cpu", 0, "processor that servers are pinned to")
 	flag.IntVar(&b.loadCPU, "load-cpu", 1, "processor that the load comes from")
 	flag.Parse()
@@ -171,7 +171,7 @@ func (b bench) with(queries []query, use func([]*server) error) error {
 	}
 	for _, s := range all {
 		// Every answer is read whole here.
-		if _, err := b.send(s, load{queries: queries, length: b.length / 4, cpu: b.loadCPU, sample: 1}); err != nil {
+		if _, err := b.send(s, load{queries: queries, length: b.length, cpu: b.loadCPU, sample: 1}); err != nil {
 			return err
 		}
 	}
