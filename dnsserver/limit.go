@@ -62,44 +62,54 @@ func newLimiter(perSecond int) *limiter {
 	return &limiter{seed: maphash.MakeSeed(), limit: uint64(min(perSecond, countMax-1))}
 }
 
-// take counts an answer in a second of any clock that goes forward.
-func (l *limiter) take(b bucket, k kind, second uint32) permit {
-	if l == nil {
-		return permitAnswer
-	}
+// account counts the answers of one kind to one source in one second. Its entry is found once and written once, however many
+// these are.
+type account struct {
+	entry *atomic.Uint64
+	// head is the entry's without a count; before were counted when it was opened, and more since.
+	head, before, more uint64
+}
+
+// open returns the account of answers in a second of any clock that goes forward.
+func (l *limiter) open(b bucket, k kind, second uint32) account {
 	// Kinds differ in the line and in the tag.
 	hash := uint64(b) ^ uint64(k)*0x9e3779b97f4a7c15
 	line := &l.table[hash%lines]
 	// The head of an entry of this source in this second; a zero word must not look like one.
 	tag := hash>>tagShift | 1
-	head := tag<<tagShift | uint64(second&secondMask)<<countBits
-	var least *atomic.Uint64
+	a := account{head: tag<<tagShift | uint64(second&secondMask)<<countBits}
 	lowest := uint64(1<<64 - 1)
 	for i := range line {
 		entry := &line[i]
 		word := entry.Load()
 		if word>>tagShift == tag {
-			return l.count(entry, word, head)
+			a.entry, a.before = entry, a.counted(word)
+			return a
 		}
 		// Entries of other seconds are worth nothing any more.
 		weight := word & countMax
-		if (word^head)>>countBits&secondMask != 0 {
+		if (word^a.head)>>countBits&secondMask != 0 {
 			weight = 0
 		}
 		if weight < lowest {
-			lowest, least = weight, entry
+			lowest, a.entry = weight, entry
 		}
 	}
-	least.Store(head | 1)
-	return permitAnswer
+	return a
 }
 
-func (l *limiter) count(entry *atomic.Uint64, word, head uint64) permit {
-	n := uint64(1)
-	if word>>countBits == head>>countBits {
-		n = min(word&countMax+1, countMax)
+// counted returns how many answers of the account's an entry's word has.
+func (a *account) counted(word uint64) uint64 {
+	if word>>countBits == a.head>>countBits {
+		return word & countMax
 	}
-	entry.Store(head | n)
+	return 0
+}
+
+// take counts an answer.
+func (l *limiter) take(a *account) permit {
+	a.more++
+	n := min(a.before+a.more, countMax)
 	switch over := n - l.limit; {
 	case n <= l.limit:
 		return permitAnswer
@@ -107,6 +117,14 @@ func (l *limiter) count(entry *atomic.Uint64, word, head uint64) permit {
 		return permitSlip
 	}
 	return permitNone
+}
+
+// close adds what was counted to the entry, if there is one, and to what others have counted meanwhile.
+func (a *account) close() {
+	if a.entry != nil {
+		a.entry.Store(a.head | min(a.counted(a.entry.Load())+a.more, countMax))
+		a.entry = nil
+	}
 }
 
 // The networks that one who asks is taken to have, in bits: what counts for one of its addresses counts for all.

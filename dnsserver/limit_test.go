@@ -17,9 +17,16 @@ func addr(t *testing.T, text string) netip.Addr {
 // permits counts what a source gets for n answers in one second.
 func permits(l *limiter, from netip.Addr, k kind, second uint32, n int) (got [3]int) {
 	for range n {
-		got[l.take(l.bucket(from), k, second)]++
+		got[one(l, from, k, second)]++
 	}
 	return got
+}
+
+// one is the permit of one answer.
+func one(l *limiter, from netip.Addr, k kind, second uint32) permit {
+	a := l.open(l.bucket(from), k, second)
+	defer a.close()
+	return l.take(&a)
 }
 
 func TestLimit(t *testing.T) {
@@ -64,7 +71,7 @@ func TestLimitRemembersHeavySenders(t *testing.T) {
 	permits(l, heavy, kindPositive, 1, 200)
 	for i := range 200_000 {
 		from := netip.AddrFrom4([4]byte{byte(11 + i>>16), byte(i >> 8), byte(i), 1})
-		if l.take(l.bucket(from), kindPositive, 1) != permitAnswer {
+		if one(l, from, kindPositive, 1) != permitAnswer {
 			t.Fatalf("answer %d to %s is limited", i, from)
 		}
 	}
@@ -74,11 +81,30 @@ func TestLimitRemembersHeavySenders(t *testing.T) {
 }
 
 func TestNoLimit(t *testing.T) {
-	if l := newLimiter(0); l.take(l.bucket(addr(t, "192.0.2.1")), kindPositive, 1) != permitAnswer {
+	if newLimiter(0) != nil {
 		t.Error("limited")
 	}
 	l := newLimiter(1 << 40)
 	if got := permits(l, addr(t, "192.0.2.1"), kindPositive, 1, 1000); got[permitAnswer] != 1000 {
 		t.Errorf("limited: %v", got)
+	}
+}
+
+// TestAccounts: what two readers count at the same time adds up, and both soon know it.
+func TestAccounts(t *testing.T) {
+	l := newLimiter(100)
+	b := l.bucket(addr(t, "192.0.2.1"))
+	for range 2 {
+		one, two := l.open(b, kindPositive, 3), l.open(b, kindPositive, 3)
+		for range 30 {
+			if l.take(&one) != permitAnswer || l.take(&two) != permitAnswer {
+				t.Fatal("limited")
+			}
+		}
+		one.close()
+		two.close()
+	}
+	if a := l.open(b, kindPositive, 3); a.before != 120 || l.take(&a) == permitAnswer {
+		t.Errorf("%d answers were counted, not 120", a.before)
 	}
 }

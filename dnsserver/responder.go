@@ -45,13 +45,14 @@ type responder struct {
 type asker struct {
 	addr  netip.Addr
 	known bool
-	// bucket is where the limiter counts its answers.
-	bucket bucket
+	// bucket is where the limiter counts its answers, accounts the counts of the batch.
+	bucket   bucket
+	accounts [kindSlow + 1]account
 }
 
 // refresh takes up the zones, time and secrets of now.
 func (r *responder) refresh(now time.Time) {
-	r.set, r.unix, r.asker = r.s.set.Load(), uint32(now.Unix()), asker{}
+	r.set, r.unix, r.asker.addr = r.s.set.Load(), uint32(now.Unix()), netip.Addr{}
 	if r.s.cfg.Cookies != nil {
 		r.secrets = r.s.cfg.Cookies()
 	}
@@ -66,7 +67,8 @@ func (r *responder) respond(dst []byte, query *zone.Query, verdict zone.Verdict,
 		return dst, stepDone
 	}
 	if from != r.asker.addr {
-		r.asker = asker{addr: from, known: r.s.known(from), bucket: r.s.limiter.bucket(from)}
+		r.settle()
+		r.asker.addr, r.asker.known, r.asker.bucket = from, r.s.known(from), r.s.limiter.bucket(from)
 	}
 	genuine := r.meet()
 	switch {
@@ -99,6 +101,25 @@ func (r *responder) respond(dst []byte, query *zone.Query, verdict zone.Verdict,
 		return r.foreign(dst)
 	}
 	return r.limit(dst, start, k), stepDone
+}
+
+// permit counts an answer to the source of the query.
+func (r *responder) permit(k kind) permit {
+	if r.s.limiter == nil {
+		return permitAnswer
+	}
+	a := &r.asker.accounts[k]
+	if a.entry == nil {
+		*a = r.s.limiter.open(r.asker.bucket, k, r.unix)
+	}
+	return r.s.limiter.take(a)
+}
+
+// settle has the limiter know of all answers so far.
+func (r *responder) settle() {
+	for i := range r.asker.accounts {
+		r.asker.accounts[i].close()
+	}
 }
 
 // meet finds out what the source may get, and makes the options of the answer. It reports whether the query has a valid
@@ -182,7 +203,7 @@ func (r *responder) online(dst []byte) ([]byte, step) {
 	if r.s.cfg.Online == nil {
 		return r.fail(dst, zone.ServerFailure), stepDone
 	}
-	if r.trusted && !r.asker.known && r.s.limiter.take(r.asker.bucket, kindSlow, r.unix) != permitAnswer {
+	if r.trusted && !r.asker.known && r.permit(kindSlow) != permitAnswer {
 		r.tally[statLimited]++
 		return r.fail(dst, zone.ServerFailure), stepDone
 	}
@@ -192,7 +213,7 @@ func (r *responder) online(dst []byte) ([]byte, step) {
 // slow limits what costs more than a look-up before it costs it.
 func (r *responder) slow(dst []byte, next step) ([]byte, step) {
 	if !r.trusted {
-		switch r.s.limiter.take(r.asker.bucket, kindSlow, r.unix) {
+		switch r.permit(kindSlow) {
 		case permitNone:
 			r.tally[statLimited]++
 			return dst, stepDone
@@ -226,7 +247,7 @@ func (r *responder) limit(dst []byte, start int, k kind) []byte {
 	if r.trusted {
 		return dst
 	}
-	switch r.s.limiter.take(r.asker.bucket, k, r.unix) {
+	switch r.permit(k) {
 	case permitNone:
 		r.tally[statLimited]++
 		return dst[:start]

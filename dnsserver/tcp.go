@@ -98,6 +98,7 @@ func (st *stream) next(ctx context.Context) error {
 	st.refresh(time.Now())
 	start := len(st.out)
 	out, next := st.respond(append(st.out, 0, 0), &st.query, zone.Parse(st.in, &st.query), cut, st.from.Addr())
+	st.settle()
 	st.out, st.set = out, nil // Whoever idles keeps no zones alive that nobody serves any more.
 	if next == stepDone {
 		return st.finish(start)

@@ -58,7 +58,11 @@ func (r *reader) run(ctx context.Context) {
 				continue
 			}
 			if r.socket.read(read) != nil {
-				return // It was stopped.
+				if ctx.Err() != nil {
+					return
+				}
+				pause(ctx)
+				continue
 			}
 		}
 		switch {
@@ -109,6 +113,7 @@ func (r *reader) answer(ctx context.Context, n int) {
 		p.max, p.options = r.reply.Max, append([]byte(nil), r.reply.Options...)
 		r.later(ctx, p, next)
 	}
+	r.settle()
 	r.set = nil // A reader that waits keeps no zones alive that nobody serves any more.
 }
 

@@ -53,7 +53,10 @@ func (s *Set) Answer(dst []byte, q *Query, r *Reply) ([]byte, Outcome) {
 		q.place = place{}
 		return dst, Sign
 	}
-	a := answer{set: s, q: q, r: r, start: len(dst), owner: headerSize}
+	// Field by field: a literal is copied in larger pieces than it was written in, for which the processor has to wait.
+	var a answer
+	a.set, a.q, a.r = s, q, r
+	a.start, a.owner = len(dst), headerSize
 	a.limit = a.start + r.Max
 	if q.edns {
 		a.limit -= optSize + len(r.Options)

@@ -45,10 +45,14 @@ func (s *Set) ParseAll(messages [][]byte, queries []Query, verdicts []Verdict) {
 
 // locate finds a question's zone and begins to fetch where its name's shard is. The apex is at hand.
 func (s *Set) locate(q *Query) {
-	if z, size := s.zoneOf(q.Name()); z != nil && size > 0 {
-		q.place = place{set: s, zone: z, size: uint8(size), first: -1, hash: maphash.Bytes(z.names.seed, q.name[:size])}
-		z.names.prefetch(z.names.index(q.place.hash))
+	z, size := s.zoneOf(q.Name())
+	if z == nil || size == 0 {
+		return
 	}
+	p := &q.place // Parse has cleared it.
+	p.set, p.zone, p.size, p.first = s, z, uint8(size), -1
+	p.hash = maphash.Bytes(z.names.seed, q.name[:size])
+	z.names.prefetch(z.names.index(p.hash))
 }
 
 // toShard begins to fetch the head of the shard.
@@ -61,16 +65,19 @@ func (p *place) toShard() {
 	}
 }
 
-// toEntry begins to fetch the entry, of which most have no more than two lines.
+// toEntry begins to fetch the entry; most have no more than two lines.
 func (p *place) toEntry() {
 	if p.shard == "" {
 		return
 	}
 	i := p.shard.tagged(p.hash, 0)
 	if p.first = int32(i); i >= 0 {
-		off := p.shard.offset(i, p.shard.len())
-		prefetch(p.shard.address(off))
-		prefetch(p.shard.address(min(off+line, len(p.shard)-1)))
+		n := p.shard.len()
+		off, end := p.shard.offset(i, n), p.shard.offset(i+1, n)
+		at := p.shard.address(off)
+		if prefetch(at); uintptr(at)%line+uintptr(end-off) > line {
+			prefetch(unsafe.Add(at, line))
+		}
 	}
 }
 

@@ -125,17 +125,18 @@ func (q *Query) parseQuestion(msg []byte) int {
 
 // lowerInto copies at least size octets of src in lower case, eight at a time. Length octets are no letters.
 func lowerInto(dst *[maxName + 9]byte, src []byte, size int) {
-	i := 0
-	for ; i < size && i+8 <= len(src); i += 8 {
-		v := binary.LittleEndian.Uint64(src[i:])
-		seven := v & 0x7f7f7f7f7f7f7f7f
-		// The top bit of each octet of the sums says that it is at least 'A', and above 'Z'.
-		letters := (seven + 0x3f3f3f3f3f3f3f3f) ^ (seven + 0x2525252525252525)
-		v |= letters & ^v & 0x8080808080808080 >> 2
-		binary.LittleEndian.PutUint64(dst[i:], v)
+	if whole := (size + 7) &^ 7; whole <= len(src) {
+		for from, to := src[:whole], dst[:]; len(from) >= 8 && len(to) >= 8; from, to = from[8:], to[8:] {
+			v := binary.LittleEndian.Uint64(from)
+			seven := v & 0x7f7f7f7f7f7f7f7f
+			// The top bit of each octet of the sums says that it is at least 'A', and above 'Z'.
+			letters := (seven + 0x3f3f3f3f3f3f3f3f) ^ (seven + 0x2525252525252525)
+			binary.LittleEndian.PutUint64(to, v|letters&^v&0x8080808080808080>>2)
+		}
+		return
 	}
-	for ; i < size; i++ {
-		dst[i] = lower(src[i])
+	for i, c := range src[:size] {
+		dst[i] = lower(c)
 	}
 }
 
@@ -143,6 +144,11 @@ func lowerInto(dst *[maxName + 9]byte, src []byte, size int) {
 func (q *Query) parseRecords(msg []byte, off int) bool {
 	before := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
 	total := before + int(binary.BigEndian.Uint16(msg[10:]))
+	if total == 1 && before == 0 && len(msg) == off+optSize && msg[off] == 0 && Type(binary.BigEndian.Uint16(msg[off+1:])) == typeOPT &&
+		msg[off+9] == 0 && msg[off+10] == 0 {
+		q.parseOPT(msg[off+1:]) // So are most queries.
+		return true
+	}
 	for i := range total {
 		start := off
 		next, ok := off+1, off < len(msg)
@@ -167,17 +173,23 @@ func (q *Query) parseRecords(msg []byte, off int) bool {
 			if q.edns || i < before || msg[start] != 0 {
 				return false
 			}
-			q.edns = true
-			q.size = binary.BigEndian.Uint16(msg[next+2:])
-			q.version = msg[next+5]
-			q.do = msg[next+6]&(ednsDO>>8) != 0
-			q.compact = msg[next+6]&(ednsCO>>8) != 0
+			q.parseOPT(msg[next:])
 			if !q.parseOptions(msg[data:off]) {
 				return false
 			}
 		}
 	}
 	return off == len(msg)
+}
+
+// parseOPT reads the fixed part of an OPT record (RFC 6891 section 6.1.2) from its type on.
+func (q *Query) parseOPT(record []byte) {
+	_ = record[9]
+	q.edns = true
+	q.size = binary.BigEndian.Uint16(record[2:])
+	q.version = record[5]
+	q.do = record[6]&(ednsDO>>8) != 0
+	q.compact = record[6]&(ednsCO>>8) != 0
 }
 
 // parseOptions reads the data of OPT.
