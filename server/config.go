@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/provisionr/provisionr/internal/errs"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -73,6 +74,9 @@ type Config struct {
 	Progress func(line string)
 	// Logger gets everything else. Required.
 	Logger *slog.Logger
+
+	// patience is how long members hear nothing of each other before another leads. Default: consensus's.
+	patience time.Duration
 }
 
 // Credentials of a user, in PEM.

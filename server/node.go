@@ -62,6 +62,7 @@ func (s *Server) openNode(ctx context.Context, group *errgroup.Group) (err error
 		Listener: listener.Raft(), Dial: s.conns.DialRaft, Conns: s.conns,
 		Store: s.store, FSM: fsm.New(s.store, featureLevel, s.config.Logger.With("part", "fsm")),
 		Fatal: s.die, Logger: s.config.Logger.With("part", "raft"),
+		HeartbeatTimeout: s.config.patience, ElectionTimeout: s.config.patience, LeaseTimeout: s.config.patience,
 	})
 	if err != nil {
 		return err

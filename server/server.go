@@ -66,10 +66,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer release()
-	if err := s.run(ctx); err != nil && ctx.Err() == nil {
-		return err
-	}
-	return nil
+	return s.run(ctx)
 }
 
 // open takes the data directory and finds out who the member is. Release gives it back.
@@ -109,8 +106,16 @@ func open(c Config) (s *Server, release func(), err error) {
 	}, nil
 }
 
-// run starts the parts, each after what it needs, and ends with the first that fails.
+// run runs the member until ctx ends; what its parts say then, in whatever order they do, is no error.
 func (s *Server) run(ctx context.Context) error {
+	if err := s.runParts(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// runParts starts the parts, each after what it needs, and ends with the first that fails.
+func (s *Server) runParts(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	defer s.close(cancel, group)

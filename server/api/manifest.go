@@ -121,9 +121,7 @@ func plan(snapshot *state.Snapshot, objects []*provisionrv1.Object) ([]*provisio
 	if err := own(snapshot, objects); err != nil {
 		return nil, err
 	}
-	if err := spec.ValidateAll(objects, spec.Options{Known: func(kind, name string) bool {
-		return present(snapshot, kind, name) != nil
-	}, Provider: snapshot.Provider}); err != nil {
+	if err := spec.ValidateAll(objects, spec.Options{Known: knownIn(snapshot), Provider: snapshot.Provider}); err != nil {
 		return nil, err
 	}
 	var changes []*provisionrv1.Change
@@ -155,6 +153,17 @@ func plan(snapshot *state.Snapshot, objects []*provisionrv1.Object) ([]*provisio
 		changes = append(changes, c)
 	}
 	return changes, nil
+}
+
+// knownIn reports whether there is an object of a manifest's kind, as Pool.
+func knownIn(snapshot *state.Snapshot) func(kind, name string) bool {
+	return func(kind, name string) bool {
+		if kind == "Zone" {
+			// Its records, which may be many, would be decoded each time that something refers to it.
+			return snapshot.Zone(name) != nil
+		}
+		return present(snapshot, kind, name) != nil
+	}
 }
 
 // present returns the object of a manifest's kind, as Pool, or nil.

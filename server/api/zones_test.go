@@ -1,12 +1,14 @@
 package api
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
+	"github.com/provisionr/provisionr/server/state"
 )
 
 // TestZonesHaveTheirRecords: what is listed and compared is the whole zone.
@@ -37,5 +39,30 @@ func TestZonesHaveTheirRecords(t *testing.T) {
 	zone.Spec.Records[1].Text = []string{"y"}
 	if change := plan(); change.Action != actionUpdate || len(change.Fields) != 1 {
 		t.Errorf("with another record: %v", change)
+	}
+}
+
+// TestReferencesAreCheap: that a pool's zone is there is found out without a look at the zone's records.
+func TestReferencesAreCheap(t *testing.T) {
+	const many = 2000
+	zone := &provisionrv1.Zone{
+		ApiVersion: "provisionr/v1", Kind: "Zone", Metadata: &provisionrv1.Metadata{Name: "lab"}, Spec: &provisionrv1.ZoneSpec{Domain: "lab.example.org"},
+	}
+	for i := range many {
+		zone.Spec.Records = append(zone.Spec.Records, &provisionrv1.StaticRecord{Name: fmt.Sprintf("h%d", i), Addresses: []string{"192.0.2.1"}})
+	}
+	store := state.New()
+	tx := store.Begin()
+	tx.Put(zone)
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	store.Publish()
+	known := knownIn(store.Read())
+	if !known("Zone", "lab") || known("Zone", "nosuch") || known("Pool", "lab") {
+		t.Error("not what is there is known")
+	}
+	if n := testing.AllocsPerRun(10, func() { known("Zone", "lab") }); n > many {
+		t.Errorf("it takes %.0f allocations", n)
 	}
 }

@@ -131,6 +131,29 @@ func (p *proposer) fill(one *proposal) (batch []*proposal, next *proposal) {
 	return batch, nil
 }
 
+// hold waits until whatever this member proposed is applied or refused, and has all else wait until it is released.
+func (p *proposer) hold(ctx context.Context) (release func(), err error) {
+	held := 0
+	release = func() {
+		for range held {
+			<-p.slots
+		}
+	}
+	for ; held < cap(p.slots); held++ {
+		select {
+		case p.slots <- struct{}{}:
+			continue
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-p.node.ctx.Done():
+			err = raft.ErrRaftShutdown
+		}
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
 func (p *proposer) commit(batch []*proposal) {
 	// A leader that cannot write gives up, for another to take over. Where there is none it leads on, so that reads do.
 	if full := p.node.storage.logs.full(); full != nil && p.node.alone() {

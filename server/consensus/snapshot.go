@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/hashicorp/raft"
 
@@ -91,13 +90,9 @@ func (n *Node) RestoreLocal(ctx context.Context, r io.Reader) (*provisionrv1.Ver
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(file.Name())
 	defer file.Close()
-	meta, event, err := n.prepare(file)
+	event, err := n.replace(ctx, file)
 	if err != nil {
-		return nil, err
-	}
-	if err := n.restore(meta, file); err != nil {
 		return nil, err
 	}
 	// Reads wait for log entries: this is the first one above those of the history that was left.
@@ -112,6 +107,25 @@ func (n *Node) RestoreLocal(ctx context.Context, r io.Reader) (*provisionrv1.Ver
 		return nil, results[0].Err
 	}
 	return results[0].Version, n.waitVersion(ctx, results[0].Version)
+}
+
+// replace puts the snapshot of the file in the place of the state. What is proposed meanwhile waits, and meets the restored
+// state: in between it would be in neither, not even as what outlasts a restore.
+func (n *Node) replace(ctx context.Context, file *os.File) (*provisionrv1.Event, error) {
+	release, err := n.proposer.hold(ctx)
+	if err != nil {
+		return nil, raftError("restore the snapshot", err)
+	}
+	defer release()
+	// Another may have led since it began.
+	if err := n.VerifyLeader(ctx); err != nil {
+		return nil, err
+	}
+	meta, event, err := n.prepare(file)
+	if err != nil {
+		return nil, err
+	}
+	return event, n.restore(meta, file)
 }
 
 // restore has Raft take the snapshot. Raft replaces this member's state first and then sends it to the others; if this
@@ -147,10 +161,14 @@ func errInterrupted(dir string) *errs.Error {
 		WithHint("remove this server from the cluster, delete its data directory %s and let it join again; then repeat the restore", dir)
 }
 
-// spool writes a snapshot to a file of the data directory.
+// spool writes a snapshot to a file on the disk of the data directory, which has no name: no crash leaves it behind.
 func (n *Node) spool(r io.Reader) (*os.File, error) {
 	file, err := os.CreateTemp(n.config.DataDir, "restore-*.tmp")
 	if err != nil {
+		return nil, diskError("keep the snapshot", err)
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		_ = file.Close()
 		return nil, diskError("keep the snapshot", err)
 	}
 	size, err := io.Copy(file, io.LimitReader(r, maxSnapshot+1))
@@ -159,8 +177,7 @@ func (n *Node) spool(r io.Reader) (*os.File, error) {
 	}
 	if err != nil {
 		_ = file.Close()
-		_ = os.Remove(file.Name())
-		return nil, errs.New(errs.KindOf(errs.FromRPC(err)), "cannot keep the snapshot in %s: %w", filepath.Base(file.Name()), err)
+		return nil, errs.New(errs.KindOf(errs.FromRPC(err)), "cannot keep the snapshot in %s: %w", n.config.DataDir, err)
 	}
 	return file, nil
 }
