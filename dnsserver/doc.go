@@ -4,7 +4,7 @@
 // other question, unless its owner gives it a [Config.Fallback]. It never recurses.
 //
 // What it decides (responder.go) is apart from how messages come and go: over UDP many at a time, by recvmmsg and
-// sendmmsg, from a socket for each processor (udp.go; mmsg.go alone holds what is unsafe), over TCP one connection a
+// sendmmsg, from a socket for each processor (udp.go, socket.go; mmsg.go alone holds what is unsafe), over TCP one connection a
 // goroutine (tcp.go). What takes more than a look-up - transfers, signing as asked, the fallback - runs in goroutines of
 // its own behind one bound. Everything else allocates nothing.
 //

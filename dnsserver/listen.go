@@ -25,7 +25,6 @@ type listener struct {
 
 func (l *listener) close() {
 	for _, socket := range l.udp {
-		socket.stop()
 		socket.close()
 	}
 	_ = l.tcp.Close()

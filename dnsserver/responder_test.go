@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -247,6 +248,42 @@ func TestSigningIsLimited(t *testing.T) {
 		}
 		if want := map[bool]int{false: 3, true: 6}[known]; signed != want || failed != 6-want {
 			t.Errorf("known %v: %d signed, %d failed", known, signed, failed)
+		}
+	}
+}
+
+// TestSourcesInTurn: what one source may get is not what the next in a batch may, nor what a query of its own with a cookie may.
+func TestSourcesInTurn(t *testing.T) {
+	const limit = 5
+	s := strict(t, limit)
+	known, unknown := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	s.cfg.Known = func(a netip.Addr) bool { return a == known }
+	r := responder{s: s}
+	r.refresh(time.Unix(1_700_000_000, 0))
+	pack := func(cookie []byte) []byte {
+		m := new(dns.Msg).SetQuestion("h-1.example.test.", dns.TypeA).SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: hex.EncodeToString(cookie)}}
+		msg, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return msg
+	}
+	client := []byte("12345678")
+	cookie := r.secrets.give(nil, client, unknown, r.unix)
+	for round := range 2 * limit {
+		for i, c := range []struct {
+			from    netip.Addr
+			cookie  []byte
+			trusted bool
+		}{{known, client, true}, {unknown, client, false}, {unknown, cookie, true}, {known, cookie, true}, {unknown, cookie, true}} {
+			var q zone.Query
+			msg := pack(c.cookie)
+			answer, next := r.respond(nil, &q, zone.Parse(msg, &q), false, c.from)
+			whole := len(answer) > 12 && answer[7] == 1
+			if next != stepDone || r.trusted != c.trusted || whole != (c.trusted || round < limit) {
+				t.Errorf("round %d, query %d from %s: trusted %v, whole %v", round, i, c.from, r.trusted, whole)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,6 @@ func newSocket(conn *net.UDPConn) (*socket, error) {
 		s.raw, err = s.poller.SyscallConn()
 	}
 	if err != nil {
-		s.stop()
 		s.close()
 		return nil, err
 	}
@@ -79,7 +79,12 @@ func (s *socket) writable(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// stop ends read. The socket can be written until it is closed.
-func (s *socket) stop() { _ = s.poller.Close() }
+// stop ends read, and may be called while others use the socket. It closes nothing: the number of a closed epoll instance can be
+// that of another file before a reader with enough to read has seen that it is to end.
+func (s *socket) stop() { _ = s.poller.SetReadDeadline(time.Unix(1, 0)) }
 
-func (s *socket) close() { _ = unix.Close(s.fd) }
+// close closes the socket, which nobody uses any more.
+func (s *socket) close() {
+	_ = s.poller.Close()
+	_ = unix.Close(s.fd)
+}

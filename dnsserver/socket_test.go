@@ -76,3 +76,33 @@ func TestSocket(t *testing.T) {
 		t.Error("reads after stop")
 	}
 }
+
+// TestStopClosesNothing: a reader that has not seen yet that it is to end changes no file that was opened since.
+func TestStopClosesNothing(t *testing.T) {
+	conn, _ := openUDP(t, "udp4", "127.0.0.1:0")
+	peer, _ := openUDP(t, "udp4", "127.0.0.1:0")
+	to := conn.LocalAddr().(*net.UDPAddr)
+	s, err := newSocket(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	s.stop()
+	other, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(other) }()
+	if err := s.watch(true); err != nil {
+		t.Error(err)
+	}
+	if _, err := peer.WriteToUDP([]byte("x"), to); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.EpollWait(other, make([]unix.EpollEvent, 1), 0); n != 0 || err != nil {
+		t.Errorf("another epoll instance has %d events, %v", n, err)
+	}
+	if s.read(func(uintptr) bool { return true }) == nil {
+		t.Error("reads after stop")
+	}
+}

@@ -52,7 +52,7 @@ func (r *reader) run(ctx context.Context) {
 			}
 			runtime.Gosched()
 		}
-		if !read(0) {
+		if r.socket.watched || !read(0) {
 			if err := r.socket.watch(true); err != nil {
 				pause(ctx)
 				continue

@@ -1,8 +1,11 @@
 package dnsserver_test
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +65,84 @@ func TestUDPAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(200, func() { ask(queries) }); n != 0 {
 			t.Errorf("%s: %v allocations for %d queries", at, n, len(queries))
 		}
+	}
+}
+
+// TestBursts: whatever many clients send, less and more than is read at once and with pauses in between, is answered.
+func TestBursts(t *testing.T) {
+	s := start(t, dnsserver.Config{Readers: 2}, zoneWith(t, 1, 200))
+	queries := burst(t)
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for seed := range uint64(8) {
+		clients.Go(func() {
+			conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.Addr()))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			random, buf := rand.New(rand.NewPCG(1, seed)), make([]byte, 2048)
+			for range 100 {
+				size := 1 + random.IntN(100)
+				if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+					t.Error(err)
+					return
+				}
+				for i := range size {
+					if _, err := conn.Write(queries[i%len(queries)]); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				for i := range size {
+					if _, err := conn.Read(buf); err != nil {
+						t.Errorf("%d of %d answers: %v", i, size, err)
+						return
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestStopsUnderLoad: a server whose readers always find more to read ends when it is told to.
+func TestStopsUnderLoad(t *testing.T) {
+	var load sync.WaitGroup
+	defer load.Wait()
+	ended := make(chan struct{})
+	defer close(ended)
+	var told time.Time
+	t.Run("server", func(t *testing.T) {
+		s := start(t, dnsserver.Config{Readers: 1}, zoneWith(t, 1, 200))
+		query, err := question("h-0.example.test", dns.TypeA).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.Addr()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			load.Go(func() {
+				defer conn.Close()
+				for {
+					select {
+					case <-ended:
+						return
+					default:
+						_, _ = conn.Write(query) // Nobody listens in the end.
+					}
+				}
+			})
+		}
+		for s.Stats().Queries < 1000 {
+			runtime.Gosched()
+		}
+		told = time.Now()
+	})
+	if took := time.Since(told); took > 5*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 

@@ -75,8 +75,9 @@ func (p *place) toEntry() {
 		n := p.shard.len()
 		off, end := p.shard.offset(i, n), p.shard.offset(i+1, n)
 		at := p.shard.address(off)
-		if prefetch(at); uintptr(at)%line+uintptr(end-off) > line {
-			prefetch(unsafe.Add(at, line))
+		prefetch(at)
+		if next := off + line - int(uintptr(at)%line); next < end {
+			prefetch(p.shard.address(next))
 		}
 	}
 }

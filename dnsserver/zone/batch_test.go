@@ -2,14 +2,17 @@ package zone
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 )
 
 // TestParseAll: answers are the same as those of Parse, whatever else is in the batch, and when the set changed in between.
 func TestParseAll(t *testing.T) {
+	label := strings.Repeat("x", maxLabel)
+	longest := strings.Join([]string{label, label, label, label[:48], "example.test"}, ".")
 	build := func(serial uint32) *Set {
-		a, err := Text("a.example.test", "x"), error(nil)
-		z, err := Build(Config{Origin: "example.test", Serial: serial, TTL: 30, NS: []NameServer{{Name: "ns.other.test"}}, Records: []Record{a}})
+		records := []Record{Text("a.example.test", "x"), Text(longest, "y")}
+		z, err := Build(Config{Origin: "example.test", Serial: serial, TTL: 30, NS: []NameServer{{Name: "ns.other.test"}}, Records: records})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -20,6 +23,11 @@ func TestParseAll(t *testing.T) {
 		return s
 	}
 	names := []string{"\x01a\x07example\x04test\x00", "\x01A\x07example\x04test\x00", "\x01b\x07example\x04test\x00", "\x07example\x04test\x00", "\x04test\x00", "\x00", "\xff"}
+	wire, err := AppendName(nil, longest)
+	if err != nil || len(wire) != maxName {
+		t.Fatalf("a name of %d octets, %v", len(wire), err)
+	}
+	names = append(names, string(wire))
 	var messages [][]byte
 	for _, name := range names {
 		for _, tail := range []string{"\x00\x10\x00\x01", "\x00\x01\x00\x01", "\x00\x10\x00\x03", "\x00\xfc\x00\x01"} {

@@ -20,8 +20,8 @@ type generator struct {
 
 func newGenerator(t *rapid.T) *generator {
 	g := &generator{}
-	all := []string{"z.test", "sub.z.test", "a.sub.z.test", "2.1.in-addr.arpa"}
-	g.origins = rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, 4, rapid.ID).Draw(t, "origins")
+	all := []string{"z.test", "sub.z.test", "c-1.z.test", "a.sub.z.test", "2.1.in-addr.arpa"}
+	g.origins = rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, 5, rapid.ID).Draw(t, "origins")
 	g.name = rapid.Custom(func(t *rapid.T) string {
 		parts := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "B", "c-1", "x", "_s"}), 0, 3).Draw(t, "labels")
 		return strings.Join(append(parts, rapid.SampledFrom(g.origins).Draw(t, "origin")), ".")

@@ -83,9 +83,11 @@ func sampleSet(t rapid.TB) *zone.Set {
 
 // respond answers a message as a server would, with TCP's or UDP's bounds.
 func respond(dst, query []byte, s *zone.Set, tcp bool) ([]byte, zone.Verdict, zone.Outcome) {
-	var q zone.Query
+	var queries [1]zone.Query
+	var verdicts [1]zone.Verdict
+	s.ParseAll([][]byte{query}, queries[:], verdicts[:])
+	q, verdict := &queries[0], verdicts[0]
 	r := zone.Reply{Max: zone.MaxMessage}
-	verdict := zone.Parse(query, &q)
 	if !tcp {
 		r.Max = min(q.Size(), zone.MaxUDP)
 	}
@@ -97,7 +99,7 @@ func respond(dst, query []byte, s *zone.Set, tcp bool) ([]byte, zone.Verdict, zo
 	case zone.Special:
 		return q.Refuse(dst, zone.Refused, &r), verdict, 0
 	}
-	answer, outcome := s.Answer(dst, &q, &r)
+	answer, outcome := s.Answer(dst, q, &r)
 	if outcome == zone.Foreign || outcome == zone.Sign {
 		answer = q.Refuse(dst, zone.Refused, &r)
 	}
