@@ -5,9 +5,6 @@ import (
 	"unsafe"
 )
 
-// ahead is how many queries are between two steps of a look-up: what they take is longer than memory takes.
-const ahead = 16
-
 // line is the size of a cache line, in octets.
 const line = 64
 
