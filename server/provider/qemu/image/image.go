@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"runtime"
+	"syscall"
 
 	"github.com/provisionr/provisionr/internal/errs"
 )
@@ -44,6 +46,10 @@ func Run(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", &stdout, &stderr
+	// It dies with the server, or it would write into what the next one makes. That follows the thread which starts it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		text := bytes.TrimSpace(stderr.Bytes())
 		return nil, fmt.Errorf("%s: %w: %s", name, err, text[max(0, len(text)-1000):])
