@@ -8,17 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSocket: what arrives is read whether the poller sees the socket or not, what arrived before it did too, and nobody
-// waits for a socket that is stopped.
-func TestSocket(t *testing.T) {
+// openSocket opens a socket, and another one that sends to its address.
+func openSocket(t *testing.T) (s *socket, peer *net.UDPConn, to *net.UDPAddr) {
+	t.Helper()
 	conn, _ := openUDP(t, "udp4", "127.0.0.1:0")
-	peer, _ := openUDP(t, "udp4", "127.0.0.1:0")
-	to := conn.LocalAddr().(*net.UDPAddr)
+	peer, _ = openUDP(t, "udp4", "127.0.0.1:0")
+	to = conn.LocalAddr().(*net.UDPAddr)
 	s, err := newSocket(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	t.Cleanup(s.close)
+	return s, peer, to
+}
+
+// TestSocket: what arrives is read whether the poller sees the socket or not, what arrived before it did too, and nobody
+// waits for a socket that is stopped.
+func TestSocket(t *testing.T) {
+	s, peer, to := openSocket(t)
 	b := newBatch(false)
 	var n int
 	waits := make(chan bool, 1)
@@ -79,14 +86,7 @@ func TestSocket(t *testing.T) {
 
 // TestStopClosesNothing: a reader that has not seen yet that it is to end changes no file that was opened since.
 func TestStopClosesNothing(t *testing.T) {
-	conn, _ := openUDP(t, "udp4", "127.0.0.1:0")
-	peer, _ := openUDP(t, "udp4", "127.0.0.1:0")
-	to := conn.LocalAddr().(*net.UDPAddr)
-	s, err := newSocket(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s, peer, to := openSocket(t)
 	s.stop()
 	other, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -7,13 +7,11 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/provisionr/provisionr/internal/pki"
 	provisionrv1 "github.com/provisionr/provisionr/proto/provisionr/v1"
@@ -26,16 +24,11 @@ import (
 
 // keyed is a cluster whose members share one state; each has a sealing key of its own.
 type keyed struct {
-	t       *testing.T
-	store   *state.Store
+	oneLog
 	keys    map[string]*seal.MemberKey
 	cas     map[string]*ca.CA
 	servers []string
 	leader  string
-
-	mu    sync.Mutex
-	fsm   *fsm.FSM
-	index uint64
 	// changes counts the commands that were to change the data key.
 	changes int
 }
@@ -45,8 +38,8 @@ func newKeyed(t *testing.T) *keyed {
 	t.Helper()
 	store := state.New()
 	k := &keyed{
-		t: t, store: store, keys: map[string]*seal.MemberKey{}, cas: map[string]*ca.CA{}, leader: "a",
-		fsm: fsm.New(store, fsm.Level, slog.New(slog.DiscardHandler)),
+		oneLog: oneLog{t: t, store: store, fsm: fsm.New(store, fsm.Level, slog.New(slog.DiscardHandler))},
+		keys:   map[string]*seal.MemberKey{}, cas: map[string]*ca.CA{}, leader: "a",
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		key, err := seal.NewMemberKey()
@@ -97,27 +90,13 @@ func (k *keyed) Servers() []string { return k.servers }
 
 func (k *keyed) Leader() string { return k.leader }
 
-func (k *keyed) Do(_ context.Context, caller *provisionrv1.Caller, id string, cmd *raftlogv1.Command) (*provisionrv1.Version, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (k *keyed) Do(ctx context.Context, caller *provisionrv1.Caller, id string, cmd *raftlogv1.Command) (*provisionrv1.Version, error) {
 	if cmd.GetPutSealedKey() != nil {
+		k.mu.Lock()
 		k.changes++
+		k.mu.Unlock()
 	}
-	data, err := proto.Marshal(&raftlogv1.Entry{Requests: []*raftlogv1.Request{{
-		Id: id, Time: timestamppb.Now(), Caller: caller, FeatureLevel: fsm.Needs(cmd), Command: cmd,
-	}}})
-	if err != nil {
-		return nil, err
-	}
-	k.index++
-	results := k.fsm.Apply(k.index, data)
-	if err := k.fsm.Stopped(); err != nil {
-		return nil, err
-	}
-	if results[0].Err != nil {
-		return nil, results[0].Err
-	}
-	return results[0].Version, nil
+	return k.oneLog.Do(ctx, caller, id, cmd)
 }
 
 func (k *keyed) commit(commands ...*raftlogv1.Command) {

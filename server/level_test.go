@@ -44,8 +44,8 @@ func (l *oneLog) Do(_ context.Context, caller *provisionrv1.Caller, id string, c
 	}
 	l.index++
 	results := l.fsm.Apply(l.index, entry)
-	if len(results) != 1 {
-		return nil, l.fsm.Stopped()
+	if err := l.fsm.Stopped(); err != nil {
+		return nil, err
 	}
 	if results[0].Err != nil {
 		return nil, results[0].Err
